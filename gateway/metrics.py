@@ -1,0 +1,29 @@
+"""What a worker counts: plain integers, because some are touched for every message.
+
+The text for Prometheus is made from them when it is asked for, in `gateway.web.ops`.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Counts since the worker started; gauges are read from the parts themselves."""
+
+    messages: int = 0
+    """Messages received from Redis, each once however many subscriptions it matched."""
+    deliveries: int = 0
+    """Events handed to streams: messages times their recipients."""
+    refused_messages: Counter[str] = field(default_factory=Counter)
+    """Messages that could not be delivered, by reason."""
+    streams_opened: int = 0
+    streams_closed: Counter[str] = field(default_factory=Counter)
+    """Ended streams, by reason."""
+    turned_away: Counter[str] = field(default_factory=Counter)
+    """Requests for a stream answered with `retry:` and a clean end, by reason."""
+    published: int = 0
+    """Messages accepted over HTTP."""
+    redis_connects: int = 0
+    redis_failures: Counter[str] = field(default_factory=Counter)
+    """Failed attempts to connect and lost connections, by kind of error."""

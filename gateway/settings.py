@@ -1,0 +1,263 @@
+"""Every knob, with its unit, its default and its reason.
+
+One name in three places: the field `redis_url` is the flag `--redis-url` and the variable `GATEWAY_REDIS_URL`.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+ENV_PREFIX = "GATEWAY_"
+
+# Kubernetes puts variables like GATEWAY_SERVICE_HOST and GATEWAY_PORT_80_TCP into every container of a
+# namespace that has a service called "gateway"; they are not settings, and stopping for them would be absurd.
+_KUBERNETES_LINK = re.compile(r"(PORT|SERVICE)_(HOST|PORT|\d+_(TCP|UDP)).*")
+
+StringList = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(Exception):
+    """A setting that doesn't exist or can't be: one sentence that names it."""
+
+
+def _field(default: Any, unit: str, description: str, **bounds: Any) -> Any:
+    return Field(default=default, description=description, json_schema_extra={"unit": unit}, **bounds)
+
+
+class Settings(BaseSettings):
+    """The settings of one worker."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+    )
+
+    # Where
+    host: str = _field("127.0.0.1", "address", "Address to listen on.")
+    port: int = _field(8080, "port", "Port to listen on; 0 takes any free one.", ge=0, le=65535)
+    unix_socket: str = _field("", "path", "Unix socket to listen on instead of host and port; empty: none.")
+
+    # Redis
+    redis_url: str = _field(
+        "redis://127.0.0.1:6379/0",
+        "URL",
+        "Redis to subscribe to: redis://, rediss:// (TLS) or unix://, with user, password, database and "
+        "redis-py's query options (ssl_ca_certs=… and so on).",
+    )
+    channel_prefix: str = _field(
+        "", "text", "Put before every channel name in Redis and never shown to clients.", max_length=256
+    )
+    redis_connect_timeout: float = _field(
+        5.0, "seconds", "How long one attempt to connect to Redis may take.", gt=0, le=60
+    )
+    redis_backoff_max: float = _field(
+        1.0,
+        "seconds",
+        "Longest pause between attempts to reach Redis again; the pauses double up to it, with jitter.",
+        gt=0,
+        le=60,
+    )
+
+    # What clients may ask for
+    allowed_patterns: StringList = _field(
+        (),
+        "list",
+        "Patterns (Redis globs) clients may subscribe to: `*` allows any, `news.*` any that begins with "
+        "`news.`, everything else exactly itself; empty allows none.",
+    )
+    cors_origins: StringList = _field(
+        (),
+        "list",
+        "Origins whose pages may read this gateway from a browser: exact ones, ones with a wildcard such as "
+        "https://*.example.com or http://localhost:*, or `*`; empty: the same origin only.",
+    )
+    cors_credentials: bool = _field(
+        False, "flag", "Let those pages send cookies; needs exact origins in cors_origins."
+    )
+    http_publish: bool = _field(False, "flag", "Accept POST /publish/{channel}.")
+    console: bool = _field(False, "flag", "Serve the console page at /.")
+
+    # Limits
+    max_streams: int = _field(
+        0,
+        "streams",
+        "Open streams per worker; 0: as many as the process may open files, less a reserve of 64.",
+        ge=0,
+    )
+    max_channels: int = _field(100_000, "channels", "Different channels and patterns per worker.", ge=1)
+    max_stream_channels: int = _field(100, "channels", "Channels and patterns of one stream.", ge=1, le=10_000)
+    max_channel_bytes: int = _field(256, "bytes", "Length of a channel name or pattern.", ge=1, le=4096)
+    max_payload_bytes: int = _field(
+        1_048_576, "bytes", "Size of a published message; larger ones are refused and counted.", ge=1
+    )
+    max_request_bytes: int = _field(65_536, "bytes", "Size of the JSON body of POST /events.", ge=64)
+    max_id_bytes: int = _field(256, "bytes", "Length of an event's id, and of Last-Event-ID.", ge=1, le=4096)
+    queue_events: int = _field(
+        1000,
+        "events",
+        "Events that may wait for a client that reads too slowly; one more ends its stream.",
+        ge=1,
+    )
+    queue_bytes: int = _field(
+        2_097_152,
+        "bytes",
+        "Bytes that may wait for a client that reads too slowly. One batch always fits an empty queue.",
+        ge=1024,
+    )
+    write_buffer_bytes: int = _field(
+        65_536,
+        "bytes",
+        "Bytes the transport holds for a client, beyond what the kernel took, before it counts as slow.",
+        ge=1024,
+    )
+
+    # Times
+    ping_interval: float = _field(
+        15.0, "seconds", "A stream is never silent for longer: idle ones get a comment; 0: no pings.", ge=0
+    )
+    retry_min: float = _field(
+        1.0, "seconds", "Shortest reconnection time told to clients (each gets a random one).", ge=0.01
+    )
+    retry_max: float = _field(3.0, "seconds", "Longest reconnection time told to clients.", ge=0.01)
+    retry_busy: float = _field(
+        10.0,
+        "seconds",
+        "Longest reconnection time told to clients that can't be served just now (half of it at least).",
+        ge=0.01,
+    )
+    subscribe_timeout: float = _field(
+        5.0, "seconds", "How long a new stream waits for Redis to confirm its channels.", gt=0
+    )
+    linger: float = _field(
+        5.0,
+        "seconds",
+        "How long a channel stays subscribed after its last client left; reloading a page costs Redis nothing.",
+        ge=0,
+    )
+    drain_window: float = _field(
+        10.0, "seconds", "On SIGTERM the open streams are ended one by one, spread over this long.", ge=0
+    )
+    shutdown_timeout: float = _field(20.0, "seconds", "After SIGTERM the process is gone within this long.", gt=0)
+
+    # How
+    delivery: Literal["auto", "direct", "portable"] = _field(
+        "auto",
+        "choice",
+        "`direct` writes shared bytes to each transport, `portable` goes through ASGI; `auto`: direct where the "
+        "server offers it.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _field("info", "choice", "What is logged.")
+    access_log: bool = _field(False, "flag", "Log a line for every request.")
+
+    @field_validator("allowed_patterns", "cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return (
+            tuple(re.split(r"[,\s]+", value.strip(", \n\t")))
+            if isinstance(value, str) and value.strip()
+            else (() if isinstance(value, str) else value)
+        )
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_has_a_known_scheme(cls, value: str) -> str:
+        if urlsplit(value).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return value
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _port_is_no_service_link(cls, value: Any) -> Any:
+        if isinstance(value, str) and "://" in value:
+            raise ValueError(
+                f"{value!r} was put there by Kubernetes for a service called gateway; "
+                "set enableServiceLinks: false on the pod"
+            )
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
+                raise ValueError(f"{origin!r} is no origin; one looks like https://www.example.com")
+        return value
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.cors_credentials and (not self.cors_origins or any("*" in origin for origin in self.cors_origins)):
+            raise ValueError("cors_credentials: needs cors_origins with exact origins, without wildcards")
+        if self.retry_max < self.retry_min:
+            raise ValueError(f"retry_max: must be at least retry_min ({self.retry_min:g})")
+        if self.shutdown_timeout <= self.drain_window:
+            raise ValueError(f"shutdown_timeout: must be longer than drain_window ({self.drain_window:g})")
+        return self
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Self:
+        """Read flags (they win), then the environment, then the defaults.
+
+        Raises:
+            SettingsError: with one sentence naming the setting that is unknown or impossible.
+        """
+        _refuse_unknown_variables(cls, os.environ if environ is None else environ)
+        try:
+            return cls(**(flags or {}))
+        except ValidationError as error:
+            raise SettingsError(_sentence(error)) from None
+
+
+class DevSettings(Settings):
+    """What `gateway dev` changes: everything a first try needs is on, for this machine only."""
+
+    http_publish: bool = _field(True, "flag", "Accept POST /publish/{channel}.")
+    console: bool = _field(True, "flag", "Serve the console page at /.")
+    allowed_patterns: StringList = _field(("*",), "list", "Patterns (Redis globs) clients may subscribe to.")
+    cors_origins: StringList = _field(
+        ("http://localhost:*", "http://127.0.0.1:*"),
+        "list",
+        "Origins whose pages may read this gateway from a browser.",
+    )
+    drain_window: float = _field(0.0, "seconds", "How long the ending of open streams is spread.", ge=0)
+
+
+def flag(name: str) -> str:
+    """`redis_url` → `--redis-url`."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """`redis_url` → `GATEWAY_REDIS_URL`."""
+    return ENV_PREFIX + name.upper()
+
+
+def _refuse_unknown_variables(cls: type[Settings], environ: Mapping[str, str]) -> None:
+    known = {name.upper() for name in cls.model_fields}
+    for full_name in sorted(environ):
+        name = full_name.removeprefix(ENV_PREFIX)
+        if name == full_name or name in known or _KUBERNETES_LINK.fullmatch(name):
+            continue
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {ENV_PREFIX}{close[0]}?" if close else "; `gateway run --help` lists all settings."
+        raise SettingsError(f"{full_name} is not a setting{hint}")
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = first["msg"].removeprefix("Value error, ")
+    if not first["loc"]:  # a rule over several settings names its own
+        name, _, message = message.partition(": ")
+    else:
+        name = str(first["loc"][0])
+    given = "" if not first["loc"] or first["type"] == "value_error" else f" (got {first['input']!r})"
+    message = message.removesuffix(".")
+    return f"{name} ({flag(name)}, {variable(name)}): {message[:1].lower()}{message[1:]}{given}."
