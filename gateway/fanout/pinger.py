@@ -1,0 +1,65 @@
+"""Comments that keep idle streams alive: one wheel, no timer per client."""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.fanout.subscriber import Subscriber
+
+_SLOTS_PER_INTERVAL = 16
+
+
+class Pinger:
+    """Sees to it that no stream is silent for longer than `interval`.
+
+    A subscriber is looked at only when its silence could have become too long; whether something was sent
+    meanwhile is read from its topics, so that deliveries note nothing per client.
+
+    Args:
+        interval: seconds; 0 never pings.
+        clock: event loop time.
+    """
+
+    def __init__(self, interval: float, clock: Callable[[], float]) -> None:
+        self._interval = interval
+        self._clock = clock
+        self._step = interval / _SLOTS_PER_INTERVAL
+        self._slots: dict[int, set[Subscriber]] = {}
+        self._next = int(clock() / self._step) if interval else 0
+        self.pings = 0
+
+    def add(self, subscriber: Subscriber) -> None:
+        if self._interval:
+            self._schedule(subscriber, self._clock())
+
+    def discard(self, subscriber: Subscriber) -> None:
+        slot = self._slots.get(subscriber.ping_slot)
+        if slot is not None:
+            slot.discard(subscriber)
+            if not slot:
+                del self._slots[subscriber.ping_slot]
+
+    async def run(self) -> None:
+        """Turn the wheel for ever."""
+        while self._interval:
+            await asyncio.sleep(self._step)
+            self.turn()
+
+    def turn(self) -> None:
+        """Ping whoever has been silent for too long by now."""
+        now = self._clock()
+        current = int(now / self._step)
+        while self._next <= current:
+            for subscriber in self._slots.pop(self._next, ()):
+                last = max(topic.last_delivery for topic in subscriber.topics)
+                if last <= now - self._interval + 2 * self._step:
+                    subscriber.ping()
+                    self.pings += 1
+                    last = now
+                self._schedule(subscriber, last)
+            self._next += 1
+
+    def _schedule(self, subscriber: Subscriber, last_sent: float) -> None:
+        # Two steps early: the wheel turns in steps, and its own turn may come a step late.
+        slot = max(int((last_sent + self._interval) / self._step) - 1, self._next + 1)
+        subscriber.ping_slot = slot
+        self._slots.setdefault(slot, set()).add(subscriber)

@@ -1,0 +1,90 @@
+"""What one subscription in Redis brings, and who wants it."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.fanout.encoding import Encoding
+    from gateway.fanout.subscriber import Subscriber
+
+
+class TopicRefused(Exception):
+    """Redis does not let this gateway subscribe to the topic; says why."""
+
+
+class Topic:
+    """A channel, or a pattern of channels, that at least one subscriber wants or lately wanted.
+
+    Attributes:
+        name: the channel's name, or the pattern, as clients spell it.
+        is_pattern: whether `name` is a pattern.
+        groups: its subscribers, by the encoding they share.
+        size: how many subscribers there are.
+        refusal: why Redis refused the subscription, or None.
+        confirmed: whether Redis has confirmed the subscription on the connection in use.
+        last_delivery: when something was last delivered (event loop time, seconds).
+    """
+
+    __slots__ = (
+        "_confirmation",
+        "confirmed",
+        "groups",
+        "is_pattern",
+        "last_delivery",
+        "name",
+        "refusal",
+        "size",
+    )
+
+    def __init__(self, name: str, is_pattern: bool) -> None:
+        self.name = name
+        self.is_pattern = is_pattern
+        self.groups: dict[Encoding, set[Subscriber]] = {}
+        self.size = 0
+        self.confirmed = False
+        self.last_delivery = 0.0
+        self.refusal: str | None = None
+        self._confirmation: asyncio.Future[None] | None = None
+
+    def add(self, subscriber: "Subscriber") -> None:
+        self.groups.setdefault(subscriber.encoding, set()).add(subscriber)
+        self.size += 1
+
+    def discard(self, subscriber: "Subscriber") -> None:
+        group = self.groups[subscriber.encoding]
+        group.remove(subscriber)
+        self.size -= 1
+        if not group:
+            del self.groups[subscriber.encoding]
+
+    def confirm(self) -> None:
+        """Redis has confirmed: whoever waits may go on."""
+        self.confirmed = True
+        self.refusal = None
+        if self._confirmation is not None:
+            self._confirmation.set_result(None)
+            self._confirmation = None
+
+    def refuse(self, why: str) -> None:
+        """Redis has refused: whoever waits is told."""
+        self.refusal = why
+        if self._confirmation is not None:
+            self._confirmation.set_result(None)
+            self._confirmation = None
+
+    async def wait_confirmed(self) -> None:
+        """Wait for Redis' answer to the subscription.
+
+        Raises:
+            TopicRefused: the answer is no.
+        """
+        if not self.confirmed and self.refusal is None:
+            if self._confirmation is None:
+                self._confirmation = asyncio.get_running_loop().create_future()
+            # Shared by all who wait, so one that gives up must not cancel it for the others.
+            await asyncio.shield(self._confirmation)
+        if self.refusal is not None:
+            raise TopicRefused(self.refusal)
+
+    def __repr__(self) -> str:
+        return f"<{'pattern' if self.is_pattern else 'channel'} {self.name!r}, {self.size} subscribers>"
