@@ -1,0 +1,84 @@
+"""A Redis for trying out: fakeredis' TCP server in this process. Real clients can talk to it."""
+
+import errno
+import select
+import threading
+from typing import Any
+
+from fakeredis import TcpFakeServer
+from fakeredis._clients._tcp_server import TCPFakeRequestHandler
+
+FIRST_PORT = 6379
+_PORTS_TRIED = 50
+
+
+class EmbeddedRedis:
+    """Listens on 127.0.0.1 at the first free port from 6379 on; a context manager.
+
+    Raises:
+        OSError: none of the ports is free.
+    """
+
+    def __init__(self, first_port: int = FIRST_PORT) -> None:
+        self._server = _listen(first_port)
+        self.port = int(self._server.server_address[1])
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._thread = threading.Thread(target=self._serve, name="embedded-redis", daemon=True)
+
+    def __enter__(self) -> "EmbeddedRedis":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+    def _serve(self) -> None:
+        self._server.serve_forever(poll_interval=0.05)
+
+
+class _Handler(TCPFakeRequestHandler):  # type: ignore[misc]
+    def setup(self) -> None:
+        super().setup()
+        # The handler makes the descriptor non-blocking for its reads, and a write that finds the socket's
+        # buffer full (a message of 1 MiB) would then end the connection; this one waits instead.
+        self.writer.writer = self.wfile = _PatientWriter(self.connection)
+
+
+class _PatientWriter:
+    """Writes all of it, however slowly the other side reads."""
+
+    closed = False
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._connection.send(view) :]
+            except BlockingIOError:
+                select.select([], [self._connection], [], 1.0)
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _listen(first_port: int) -> Any:
+    for port in range(first_port, first_port + _PORTS_TRIED):
+        try:
+            server = TcpFakeServer(("127.0.0.1", port), bind_and_activate=True)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            continue
+        server.RequestHandlerClass = _Handler
+        server.daemon_threads = True
+        return server
+    raise OSError(errno.EADDRINUSE, f"no free port from {first_port} to {first_port + _PORTS_TRIED - 1}")

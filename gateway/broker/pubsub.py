@@ -1,0 +1,281 @@
+"""The worker's one subscribing connection to Redis."""
+
+import asyncio
+import logging
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from redis.asyncio import Connection
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+
+from gateway.broker.client import connection_pool, new_connection, without_password
+from gateway.fanout.contracts import Publication
+from gateway.fanout.interest import Interest
+from gateway.fanout.topic import Topic
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_FIRST_BACKOFF = 0.05
+_NAMES_PER_COMMAND = 1000
+_NO_PROBLEM_YET = "not connected to Redis yet"
+
+_Key = tuple[bool, bytes]
+"""Whether it is a pattern, and its name in Redis."""
+
+
+class PubSub:
+    """Keeps what Redis sends in step with what the worker wants, for ever.
+
+    One task owns the connection. It reconciles: new topics are subscribed to, topics nobody wants any more are
+    given up, and after a lost connection everything is asked for again. What arrives together is delivered
+    together.
+
+    Args:
+        settings: where Redis is.
+        interest: what is wanted.
+        deliver: called with what arrived, in order; must not block.
+        metrics: where connects and failures are counted.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        interest: Interest,
+        deliver: Callable[[Sequence[Publication]], None],
+        metrics: Metrics,
+    ) -> None:
+        self._interest = interest
+        self._deliver = deliver
+        self._metrics = metrics
+        self._pool = connection_pool(settings, 1)
+        self._url = without_password(settings.redis_url)
+        self._backoff_max = settings.redis_backoff_max
+        self._prefix = settings.channel_prefix.encode()
+        self._pattern_prefix = _glob_escape(self._prefix)
+        # What was asked for on this connection and not given up, by its name in Redis.
+        self._subscribed: dict[_Key, Topic] = {}
+        # Commands sent and not yet answered. A topic counts as confirmed only when none is left: the answer
+        # to an earlier SUBSCRIBE must not speak for one sent after an UNSUBSCRIBE.
+        self._unanswered: Counter[_Key] = Counter()
+        # The same commands in the order they were sent, because an error names neither command nor channel.
+        self._commands: deque[_Command] = deque()
+        # Topics of refused commands: asked for again one by one, so that a forbidden one harms no other.
+        self._refused: list[Topic] = []
+        self._batch: list[Publication] = []
+        self._last: Publication | None = None
+        self._problem: str | None = _NO_PROBLEM_YET
+
+    @property
+    def problem(self) -> str | None:
+        """Why no messages can arrive just now; None while they can."""
+        return self._problem
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        backoff = _FIRST_BACKOFF
+        while True:
+            connection = new_connection(self._pool)
+            try:
+                await connection.connect()  # type: ignore[no-untyped-call]
+                self._begin()
+                backoff = _FIRST_BACKOFF
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._read(connection))
+                    tasks.create_task(self._reconcile(connection))
+            except* (RedisError, OSError) as errors:
+                self._failed(_first(errors))
+            finally:
+                self._flush()
+                self._interest.unconfirm_all()
+                await connection.disconnect(nowait=True)
+            # Full jitter, so that a fleet of workers doesn't return in step.
+            await asyncio.sleep(random.uniform(backoff / 2, backoff))
+            backoff = min(backoff * 2, self._backoff_max)
+
+    def _begin(self) -> None:
+        logger.info("connected to Redis at %s", self._url)
+        self._metrics.redis_connects += 1
+        self._problem = None
+        self._subscribed.clear()
+        self._unanswered.clear()
+        self._commands.clear()
+        self._refused.clear()
+        self._last = None
+
+    def _failed(self, error: Exception) -> None:
+        problem = _explain(error)
+        self._metrics.redis_failures[type(error).__name__] += 1
+        if problem != self._problem:  # once, not at every attempt
+            level = logging.ERROR if isinstance(error, ResponseError) else logging.WARNING
+            logger.log(level, "Redis at %s: %s; trying again until it works", self._url, problem)
+        self._problem = problem
+
+    async def _read(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            # Returns without yielding while whole replies are there already, so that the batch scheduled for
+            # the loop's next turn holds all that arrived together.
+            try:
+                reply = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+            except NoPermissionError as error:
+                self._refuse(str(error))
+                continue
+            kind = reply[0]
+            if kind == b"message":
+                topic = self._subscribed.get((False, reply[1]))
+                if topic is None:
+                    continue
+                publication = Publication(topic.name, reply[2], (topic,))
+            elif kind == b"pmessage":
+                merged = self._from_pattern(*reply[1:])
+                if merged is None:
+                    continue
+                publication = merged
+            else:
+                self._flush()
+                self._answered(kind, reply[1])
+                continue
+            self._last = publication
+            self._batch.append(publication)
+            if len(self._batch) == 1:
+                loop.call_soon(self._flush)
+
+    def _from_pattern(self, pattern: bytes, name: bytes, payload: bytes) -> Publication | None:
+        """A message heard through a pattern, unless it could be joined to the same message heard before.
+
+        Redis sends a message for the exact channel first, then once for each matching pattern, with nothing in
+        between (pubsub.c, pubsubPublishMessage), so the same message follows itself.
+        """
+        topic = self._subscribed.get((True, pattern))
+        if topic is None:
+            return None
+        try:
+            channel = name[len(self._prefix) :].decode()
+        except UnicodeDecodeError:
+            self._metrics.refused_messages["bad_channel"] += 1
+            return None
+        last = self._last
+        if (
+            last is None
+            or last.channel != channel
+            or last.payload != payload
+            or topic in last.topics
+            or topic in last.seen
+        ):
+            return Publication(channel, payload, (topic,))
+        if not self._batch:  # its first part went out with an earlier batch
+            return Publication(channel, payload, (topic,), (*last.seen, *last.topics))
+        self._batch[-1] = self._last = last._replace(topics=(*last.topics, topic))
+        return None
+
+    def _flush(self) -> None:
+        if self._batch:
+            batch, self._batch = self._batch, []
+            try:
+                self._deliver(batch)
+            except Exception:  # a fault of ours must not cost the connection
+                logger.exception("delivering %d messages failed", len(batch))
+
+    def _answered(self, kind: bytes, name: bytes) -> None:
+        command = self._commands[0]
+        command.unanswered -= 1
+        if not command.unanswered:
+            self._commands.popleft()
+        key = (kind.startswith(b"p"), name)
+        if self._is_last_answer(key):
+            topic = self._subscribed.get(key)
+            if topic is not None:
+                topic.confirm()
+
+    def _refuse(self, why: str) -> None:
+        """The oldest unanswered command was refused as a whole, because of one of its channels."""
+        command = self._commands.popleft()
+        for key in command.keys:
+            topic = self._subscribed.get(key) if self._is_last_answer(key) else None
+            if topic is None:
+                continue
+            if len(command.keys) > 1:
+                self._refused.append(topic)
+                self._interest.changed.set()
+            else:
+                self._metrics.redis_failures["NoPermissionError"] += 1
+                logger.warning("Redis at %s refuses the subscription to %r: %s", self._url, topic.name, why)
+                topic.refuse(why)
+
+    def _is_last_answer(self, key: _Key) -> bool:
+        self._unanswered[key] -= 1
+        if self._unanswered[key] > 0:
+            return False
+        del self._unanswered[key]
+        return True
+
+    async def _reconcile(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._interest.changed.clear()
+            expired = self._interest.take_expired()
+            await self._send(connection, "UNSUBSCRIBE", [t for t in expired if not t.is_pattern])
+            await self._send(connection, "PUNSUBSCRIBE", [t for t in expired if t.is_pattern])
+            new = self._interest.take_new()
+            await self._send(connection, "SUBSCRIBE", [t for t in new if not t.is_pattern])
+            await self._send(connection, "PSUBSCRIBE", [t for t in new if t.is_pattern])
+            refused, self._refused = self._refused, []
+            for topic in refused:
+                await self._send(connection, "PSUBSCRIBE" if topic.is_pattern else "SUBSCRIBE", [topic])
+            next_expiry = self._interest.next_expiry()
+            try:
+                async with asyncio.timeout_at(next_expiry):
+                    await self._interest.changed.wait()
+            except TimeoutError:
+                assert next_expiry is not None
+                # A timer may fire a clock tick early; without this the loop would spin until it has passed.
+                await asyncio.sleep(max(0.0, next_expiry - loop.time()))
+
+    async def _send(self, connection: Connection, command: str, topics: Sequence[Topic]) -> None:
+        for start in range(0, len(topics), _NAMES_PER_COMMAND):
+            keys = []
+            for topic in topics[start : start + _NAMES_PER_COMMAND]:
+                prefix = self._pattern_prefix if topic.is_pattern else self._prefix
+                key = (topic.is_pattern, prefix + topic.name.encode())
+                if command.endswith("UNSUBSCRIBE"):
+                    self._subscribed.pop(key, None)
+                else:
+                    self._subscribed[key] = topic
+                keys.append(key)
+            self._unanswered.update(keys)
+            self._commands.append(_Command(keys))
+            await connection.send_command(command, *[name for _, name in keys], check_health=False)
+
+
+class _Command:
+    """A command sent, with how many of its answers are still to come: one for each name."""
+
+    __slots__ = ("keys", "unanswered")
+
+    def __init__(self, keys: list[_Key]) -> None:
+        self.keys = keys
+        self.unanswered = len(keys)
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, AuthenticationError):
+        return f"it refuses the user or password in redis_url ({error})"
+    if isinstance(error, NoPermissionError):
+        return f"the user in redis_url lacks a permission ({error})"
+    return str(error) or type(error).__name__
+
+
+def _glob_escape(prefix: bytes) -> bytes:
+    return b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in prefix)
