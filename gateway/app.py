@@ -1,0 +1,96 @@
+"""The only place where the parts are put together."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
+
+from gateway import console
+from gateway.broker.publisher import RedisPublisher
+from gateway.broker.pubsub import PubSub
+from gateway.fanout.hub import Hub
+from gateway.fanout.interest import Interest
+from gateway.metrics import Metrics
+from gateway.server.files import default_max_streams
+from gateway.settings import Settings
+from gateway.web.console_page import ConsolePage
+from gateway.web.ops import Ops
+from gateway.web.origins import Origins
+from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
+from gateway.web.publish import Publish
+from gateway.web.subscribe import Subscribe
+
+
+class Gateway:
+    """One worker's parts, wired.
+
+    Args:
+        settings: its settings.
+        redis_cli: how the console's examples call redis-cli.
+
+    Raises:
+        SettingsError: the settings name a Redis in a way that can't be.
+    """
+
+    def __init__(self, settings: Settings, redis_cli: str = "redis-cli") -> None:
+        # The event loops' own clock (asyncio's and uvloop's are both monotonic); there is no loop yet to ask.
+        clock = time.monotonic
+        self.settings = settings
+        self.metrics = Metrics()
+        self.interest = Interest(settings.max_channels, settings.linger, clock)
+        self.hub = Hub(settings, settings.max_streams or default_max_streams(), self.interest, self.metrics, clock)
+        self.pubsub = PubSub(settings, self.interest, self.hub.deliver, self.metrics)
+        self.publisher = RedisPublisher(settings)
+        self._origins = Origins(settings)
+        self._redis_cli = redis_cli
+        self.app = Starlette(
+            routes=self._routes(),
+            exception_handlers={Problem: on_problem, HTTPException: on_http_exception, Exception: on_error},
+            middleware=[Middleware(self._origins.wrap)],
+            lifespan=self._lifespan,
+        )
+
+    def _routes(self) -> list[BaseRoute]:
+        subscribe = Subscribe(self.settings, self.hub, self.metrics)
+        publish = Publish(self.settings, self.publisher, self._origins, self.metrics)
+        ops = Ops(self.hub, self.interest, self.pubsub, self.metrics)
+        return [
+            Route("/events", subscribe, methods=["GET", "POST"]),
+            Route("/events/{channel:path}", subscribe, methods=["GET"]),
+            Route("/publish/{channel:path}", publish, methods=["POST"]),
+            Route("/healthz", ops.healthz),
+            Route("/readyz", ops.readyz),
+            Route("/metrics", ops.metrics),
+            Route(
+                "/",
+                ConsolePage(self.settings, console.page(self._redis_cli), console.content_security_policy()),
+            ),
+        ]
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        tasks = [
+            asyncio.create_task(self.pubsub.run(), name="pubsub"),
+            asyncio.create_task(self.hub.pinger.run(), name="pinger"),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.publisher.close()
+
+
+def create_app(settings: Settings | None = None) -> Starlette:
+    """The ASGI application, for any server; without settings they come from the environment.
+
+    Raises:
+        SettingsError: a setting is unknown or impossible.
+    """
+    return Gateway(settings or Settings.load()).app

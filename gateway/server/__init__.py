@@ -1,0 +1,1 @@
+"""The process: uvicorn, with the direct path and a drain."""

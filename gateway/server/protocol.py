@@ -1,0 +1,85 @@
+"""uvicorn's HTTP protocol, extended so that a stream can take its connection over.
+
+This reaches into uvicorn further than its public interface goes; tests/test_uvicorn_contract.py holds what is relied
+on, and pyproject.toml pins the minor version.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from gateway.web.direct import EXTENSION, Connection, DirectStream
+
+MAX_HEAD_BYTES = 65_536
+"""Size of a request's line and headers; llhttp itself has no limit. 100 channels of 256 bytes fit well."""
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """Offers `gateway.direct` with every request that could become a stream."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_open = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        self._head_open = False
+        scope = self.scope
+        super().on_headers_complete()
+        if scope["method"] != "HEAD":
+            # The task that will read this was created just now and has not run yet.
+            scope["extensions"] = {EXTENSION: _Handle(self, self.cycle)}  # type: ignore[dict-item]
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_open:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
+
+    _head_open = True
+    _head_bytes = 0
+
+
+class _Handle:
+    """One request that can be handed over; see `gateway.web.direct.DirectHandle`."""
+
+    __slots__ = ("_cycle", "_protocol", "chunked")
+
+    def __init__(self, protocol: GatewayProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self.chunked = cycle.scope["http_version"] == "1.1"
+
+    def prepare(self) -> None:
+        if not self.chunked:
+            # Otherwise uvicorn announces chunks to a client that doesn't know them.
+            self._cycle.chunked_encoding = False
+
+    def hand_over(self, stream: DirectStream) -> Connection:
+        protocol, cycle = self._protocol, self._cycle
+        transport = protocol.transport
+        # For uvicorn the request is answered: its task ends without complaint, and requests pipelined behind it,
+        # which could never have been answered on this connection, are let go.
+        cycle.response_complete = True
+        cycle.message_event.set()
+        protocol.pipeline.clear()
+        protocol.server_state.total_requests += 1
+        protocol._unset_keepalive_if_required()
+        protocol.connections.discard(protocol)
+        if not cycle.disconnected:
+            protocol.flow.resume_reading()
+            transport.set_protocol(stream)
+            return Connection(transport, protocol.flow.write_paused, protocol.connections)
+        # The client left while its stream was being made; nobody will tell the stream any more.
+        asyncio.get_running_loop().call_soon(stream.connection_lost, None)
+        return Connection(transport, True, protocol.connections)
+
+
+def _error_head(status: int, body: bytes) -> bytes:
+    head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return STATUS_LINE[status] + head + body
+
+
+_HEAD_TOO_LARGE = _error_head(431, b"The request's headers are larger than %d bytes.\n" % MAX_HEAD_BYTES)

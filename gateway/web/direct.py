@@ -1,0 +1,123 @@
+"""The direct path: a stream that writes shared bytes straight to its transport.
+
+The server offers it as an ASGI extension. Once the response head has gone out, the connection is handed to a
+`DirectStream`; the ASGI task ends, and with it go the parser, the scope and the request.
+"""
+
+import asyncio
+from collections.abc import MutableSet
+from typing import Any, Protocol
+
+from gateway.fanout.hub import Hub
+from gateway.fanout.subscriber import Subscriber
+
+EXTENSION = "gateway.direct"
+"""The key in `scope["extensions"]` under which a server offers a `DirectHandle`."""
+
+
+class DirectHandle(Protocol):
+    """What a server offers with a request it can hand over."""
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body has to be framed as HTTP chunks."""
+
+    def prepare(self) -> None:
+        """To be called before the response head is sent."""
+
+    def hand_over(self, stream: "DirectStream") -> "Connection":
+        """Give the connection to the stream; the request is complete for the server."""
+
+
+class Connection:
+    """A connection handed over.
+
+    Attributes:
+        transport: to write to.
+        paused: whether the transport is full at the moment.
+        registry: the server's open connections; holds the stream until it is gone.
+    """
+
+    __slots__ = ("paused", "registry", "transport")
+
+    def __init__(self, transport: asyncio.Transport, paused: bool, registry: MutableSet[Any]) -> None:
+        self.transport = transport
+        self.paused = paused
+        self.registry = registry
+
+
+class DirectStream(asyncio.Protocol):
+    """The protocol of a connection that only carries a stream.
+
+    What the client sends on it is read and dropped: only so is the end of the connection noticed.
+    """
+
+    __slots__ = ("_hub", "_registry", "_subscriber", "_transport")
+
+    def __init__(self, hub: Hub, subscriber: Subscriber) -> None:
+        self._hub = hub
+        self._subscriber = subscriber
+        self._transport: asyncio.Transport | None = None
+        self._registry: MutableSet[Any] = set()
+
+    def begin(self, handle: DirectHandle, first: bytes, write_buffer_bytes: int) -> None:
+        """Take the connection over and send `first`, then what has queued since registering."""
+        connection = handle.hand_over(self)
+        transport = connection.transport
+        self._transport = transport
+        self._registry = connection.registry
+        self._registry.add(self)
+        transport.set_write_buffer_limits(high=write_buffer_bytes)
+        subscriber = self._subscriber
+        subscriber.sink = self
+        subscriber.write = transport.write
+        if subscriber.closed is not None:  # its queue overflowed, or a drain began, before the stream did
+            self.finish(subscriber.encoding.end)
+            return
+        # Cleared before writing: the transport may say at once that it is full.
+        subscriber.queueing = connection.paused
+        transport.write(subscriber.encoding.wrap(first))
+        if not subscriber.queueing:
+            self.resume_writing()
+
+    def pause_writing(self) -> None:
+        self._subscriber.queueing = True
+
+    def resume_writing(self) -> None:
+        subscriber = self._subscriber
+        subscriber.queueing = False
+        waiting = subscriber.take()
+        if waiting:
+            subscriber.write(waiting)
+
+    def data_received(self, data: bytes) -> None:
+        pass
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._registry.discard(self)
+        self._hub.leave(self._subscriber, "client")
+        # These two refer to each other through the bound method; letting go frees them now and not when the
+        # garbage collector comes by.
+        self._subscriber.sink = None
+        self._subscriber.write = _gone
+
+    def wake(self) -> None:
+        """What is queued is written when the transport has room again."""
+
+    def finish(self, last: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(self._subscriber.take() + last)
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def shutdown(self) -> None:
+        """The server shuts down (uvicorn calls this on its open connections)."""
+        if self._subscriber.closed is None:
+            self._hub.end(self._subscriber, "shutdown")
+
+
+def _gone(_: bytes) -> object:
+    return None

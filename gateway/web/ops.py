@@ -1,0 +1,95 @@
+"""What those who run it ask: /healthz, /readyz, /metrics."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from gateway.fanout.contracts import Source
+from gateway.fanout.hub import Hub
+from gateway.fanout.interest import Interest
+from gateway.metrics import Metrics
+
+_NO_STORE = {"Cache-Control": "no-store"}
+
+
+class Ops:
+    """The three endpoints."""
+
+    def __init__(self, hub: Hub, interest: Interest, source: Source, metrics: Metrics) -> None:
+        self._hub = hub
+        self._source = source
+        self._registry = CollectorRegistry()
+        self._registry.register(_Collector(hub, interest, source, metrics))
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
+
+    async def healthz(self, _: Request) -> Response:
+        """The process answers; nothing is said about Redis, for a restart would not bring it back."""
+        return JSONResponse({"status": "ok"}, headers=_NO_STORE)
+
+    async def readyz(self, _: Request) -> Response:
+        """Whether new clients can be served."""
+        problems = {}
+        if self._hub.draining:
+            problems["draining"] = "this worker is going"
+        if self._hub.full:
+            problems["full"] = f"{self._hub.max_streams} streams are open (setting max_streams)"
+        if (redis := self._source.problem) is not None:
+            problems["redis"] = redis
+        if problems:
+            return JSONResponse({"status": "not ready", "problems": problems}, 503, _NO_STORE)
+        return JSONResponse({"status": "ready"}, headers=_NO_STORE)
+
+    async def metrics(self, _: Request) -> Response:
+        """Prometheus' text format."""
+        return Response(generate_latest(self._registry), headers={**_NO_STORE, "Content-Type": CONTENT_TYPE_LATEST})
+
+
+class _Collector(Collector):
+    """Reads the worker's plain integers when it is asked, so that counting costs next to nothing."""
+
+    def __init__(self, hub: Hub, interest: Interest, source: Source, metrics: Metrics) -> None:
+        self._hub = hub
+        self._interest = interest
+        self._source = source
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        hub, counts = self._hub, self._metrics
+        queued = [subscriber for subscriber in hub.subscribers if subscriber.queued_events]
+        yield _gauge("streams", "Open streams.", len(hub))
+        yield _gauge("streams_limit", "Streams this worker takes.", hub.max_streams)
+        yield _gauge("channels", "Channels and patterns subscribed to in Redis.", len(self._interest))
+        yield _gauge("redis_connected", "1 while messages can arrive from Redis.", int(self._source.problem is None))
+        yield _gauge("draining", "1 while this worker is going.", int(hub.draining))
+        yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(queued))
+        yield _gauge("queued_events", "Events waiting for slow clients.", sum(s.queued_events for s in queued))
+        yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(s.queued_bytes for s in queued))
+        yield _counter("messages", "Messages received from Redis.", counts.messages)
+        yield _counter("deliveries", "Events handed to streams.", counts.deliveries)
+        yield _counter("published", "Messages accepted over HTTP.", counts.published)
+        yield _counter("pings", "Comments sent to idle streams.", hub.pinger.pings)
+        yield _counter("redis_connects", "Connections made to Redis.", counts.redis_connects)
+        yield _counter("streams_opened", "Streams begun.", counts.streams_opened)
+        yield _counter("streams_closed", "Streams ended, by reason.", counts.streams_closed, "reason")
+        yield _counter("turned_away", "Streams not served, by reason.", counts.turned_away, "reason")
+        yield _counter("refused_messages", "Undeliverable messages, by reason.", counts.refused_messages, "reason")
+        yield _counter("redis_failures", "Failures of Redis, by kind.", counts.redis_failures, "kind")
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"gateway_{name}", text, value)
+
+
+def _counter(name: str, text: str, value: int | dict[str, int], label: str = "") -> Metric:
+    if not isinstance(value, dict):
+        return CounterMetricFamily(f"gateway_{name}", text, value)
+    family = CounterMetricFamily(f"gateway_{name}", text, labels=[label])
+    for key, count in value.items():
+        family.add_metric([key], count)
+    return family

@@ -1,0 +1,42 @@
+"""Whose pages may use this gateway from a browser (CORS, Fetch standard section 3.2)."""
+
+import re
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from gateway.settings import Settings
+
+_ONE_DAY = 86_400
+
+
+class Origins:
+    """The setting `cors_origins`: exact origins, ones with a wildcard, or all."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._all = "*" in settings.cors_origins
+        self._exact = [origin for origin in settings.cors_origins if "*" not in origin]
+        wild = [re.escape(origin).replace(r"\*", r"[^/@]+") for origin in settings.cors_origins if "*" in origin]
+        self._regex = re.compile("|".join(wild)) if wild and not self._all else None
+        self._credentials = settings.cors_credentials
+
+    def allows(self, origin: str) -> bool:
+        return (
+            self._all
+            or origin in self._exact
+            or (self._regex is not None and self._regex.fullmatch(origin) is not None)
+        )
+
+    def wrap(self, app: ASGIApp) -> ASGIApp:
+        """The application with CORS headers, or as it is where no other origin is allowed."""
+        if not (self._all or self._exact or self._regex):
+            return app
+        return CORSMiddleware(
+            app,
+            allow_origins=["*"] if self._all else self._exact,
+            allow_origin_regex=self._regex.pattern if self._regex else None,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Authorization", "Cache-Control", "Content-Type", "Last-Event-ID"],
+            allow_credentials=self._credentials,
+            max_age=_ONE_DAY,
+        )

@@ -1,0 +1,67 @@
+"""The portable path: the same stream on any ASGI server."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+import anyio
+from sse_starlette import EventSourceResponse
+from sse_starlette.sse import AppStatus
+from starlette.types import Receive, Scope, Send
+
+from gateway.fanout.hub import Hub
+from gateway.fanout.subscriber import Subscriber
+
+# sse-starlette ends every stream as soon as it sees a uvicorn server about to exit; ours are ended by the drain,
+# spread over its window.
+AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
+
+
+class PortableStream(EventSourceResponse):
+    """Drains a subscriber's queue into an ASGI response.
+
+    Args:
+        first: bytes to begin with.
+        headers: the response's headers.
+    """
+
+    def __init__(self, hub: Hub, subscriber: Subscriber, first: bytes, headers: Mapping[str, str]) -> None:
+        self._hub = hub
+        self._subscriber = subscriber
+        self._first = first
+        self._last: bytes | None = None
+        self._wakeup = asyncio.Event()
+        self._everything = anyio.CancelScope()
+        super().__init__(self._pieces(), headers=headers, ping=0)
+        # Meaningless in HTTP/2 and the default in HTTP/1.1, where the server sets what it needs.
+        del self.headers["Connection"]
+        subscriber.sink = self
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            with self._everything:
+                await super().__call__(scope, receive, send)
+        finally:
+            self._hub.leave(self._subscriber, "client")
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        yield self._first
+        if self._subscriber.closed is not None:  # before the stream began
+            return
+        while self._last is None:
+            if piece := self._subscriber.take():
+                yield piece
+            else:
+                self._wakeup.clear()
+                await self._wakeup.wait()
+        if rest := self._subscriber.take() + self._last:
+            yield rest
+
+    def wake(self) -> None:
+        self._wakeup.set()
+
+    def finish(self, last: bytes) -> None:
+        self._last = last
+        self._wakeup.set()
+
+    def abort(self) -> None:
+        self._everything.cancel()

@@ -1,0 +1,69 @@
+"""POST /publish/{channel}: what redis-cli PUBLISH does, over HTTP."""
+
+from urllib.parse import urlsplit
+
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from gateway.fanout.contracts import Publisher, PublishFailed
+from gateway.fanout.event import Undeliverable, parse
+from gateway.fanout.names import BadName, check_channel
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from gateway.web.body import ClientGone, read_body
+from gateway.web.origins import Origins
+from gateway.web.problem import Problem
+from gateway.web.stream_request import query_pairs
+
+
+class Publish:
+    """The endpoint. A message that could not be delivered is refused here, where its sender learns why."""
+
+    def __init__(self, settings: Settings, publisher: Publisher, origins: Origins, metrics: Metrics) -> None:
+        self._settings = settings
+        self._publisher = publisher
+        self._origins = origins
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        settings = self._settings
+        if not settings.http_publish:
+            raise Problem(
+                403,
+                "Publishing over HTTP is off. Turn it on with --http-publish or GATEWAY_HTTP_PUBLISH=true, and let "
+                "only those reach it who may publish.",
+            )
+        self._check_origin(scope)
+        for name, _ in query_pairs(scope["query_string"]):
+            if name != "token":
+                raise Problem(400, f"There is no parameter {name!r} here.")
+        try:
+            channel = check_channel(scope["path_params"]["channel"], settings.max_channel_bytes)
+        except BadName as error:
+            raise Problem(400, f"{error}.") from None
+        try:
+            payload = await read_body(scope, receive, settings.max_payload_bytes, "max_payload_bytes")
+        except ClientGone:
+            return
+        try:
+            parse(payload, settings.max_payload_bytes, settings.max_id_bytes)
+        except Undeliverable as refusal:
+            self._metrics.refused_messages[refusal.reason] += 1
+            raise Problem(400, f"The message can't be delivered: {refusal}.") from None
+        try:
+            receivers = await self._publisher.publish(channel, payload)
+        except PublishFailed as error:
+            raise Problem(503, f"Redis did not take the message: {error}.", {"Retry-After": "1"}) from None
+        self._metrics.published += 1
+        await JSONResponse({"channel": channel, "receivers": receivers})(scope, receive, send)
+
+    def _check_origin(self, scope: Scope) -> None:
+        """Refuse pages of other sites: a browser sends a plain POST for them without asking first (no preflight)."""
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin", b"").decode("latin-1")
+        if not origin or self._origins.allows(origin):
+            return
+        # Behind a proxy the Host header is what it passes on; the port may be lost on the way.
+        host = headers.get(b"host", b"").decode("latin-1")
+        if urlsplit(origin).netloc != host and urlsplit(origin).hostname != urlsplit(f"//{host}").hostname:
+            raise Problem(403, f"Pages from {origin} may not publish here; the setting cors_origins says which may.")

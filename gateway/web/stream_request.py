@@ -1,0 +1,165 @@
+"""What a client asks for when it asks for a stream."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from gateway.fanout.names import BadName, NotAllowed, check_channel, check_pattern
+from gateway.settings import Settings
+from gateway.web.problem import Problem
+
+# EventSource polyfills can't set headers and send the id in the query; each spells it in its own way.
+_LAST_EVENT_ID = ("last_event_id", "lastEventId", "Last-Event-ID")
+_PARAMETERS = ("channel", "pattern", "events", "token", *_LAST_EVENT_ID)
+_MEMBERS = ("channels", "patterns", "events", "last_event_id")
+_MAX_PARAMETERS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """A checked request for a stream.
+
+    Attributes:
+        channels: names of channels, each once.
+        patterns: Redis globs, each once.
+        last_event_id: where the client was when it lost its last stream; None for a new one.
+        named: events without a type of their own get their channel's name as type.
+    """
+
+    channels: tuple[str, ...]
+    patterns: tuple[str, ...]
+    last_event_id: str | None
+    named: bool
+
+
+def from_query(
+    settings: Settings, query_string: bytes, path_channel: str | None, headers: Iterable[tuple[bytes, bytes]]
+) -> StreamRequest:
+    """The request of `GET /events?channel=…` or `GET /events/{channel}`.
+
+    Raises:
+        Problem: 400 with what to change, or 403 for a pattern that isn't allowed.
+    """
+    channels = [] if path_channel is None else [path_channel]
+    patterns: list[str] = []
+    single: dict[str, str] = {}
+    for name, value in query_pairs(query_string):
+        if name == "channel":
+            channels.append(value)
+        elif name == "pattern":
+            patterns.append(value)
+        elif name in _PARAMETERS:
+            if name in single:
+                raise Problem(400, f"The parameter {name} stands twice.")
+            single[name] = value
+        else:
+            raise Problem(400, f"There is no parameter {name!r}; known are {', '.join(_PARAMETERS)}.")
+    last_event_id = next((single[name] for name in _LAST_EVENT_ID if name in single), None)
+    return _checked(settings, channels, patterns, single.get("events"), last_event_id, headers)
+
+
+def from_json(
+    settings: Settings, query_string: bytes, body: bytes, headers: Iterable[tuple[bytes, bytes]]
+) -> StreamRequest:
+    """The request of `POST /events`.
+
+    Raises:
+        Problem: 400 with what to change, or 403 for a pattern that isn't allowed.
+    """
+    for name, _ in query_pairs(query_string):
+        if name != "token":
+            raise Problem(400, f"POST /events takes {name!r} in its JSON body, not in the query.")
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"The body is no JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise Problem(400, 'The body must be a JSON object such as {"channels": ["news"]}.')
+    for name in value:
+        if name not in _MEMBERS:
+            raise Problem(400, f"There is no member {name!r}; known are {', '.join(_MEMBERS)}.")
+    events = value.get("events")
+    last_event_id = value.get("last_event_id")
+    for name, member in (("events", events), ("last_event_id", last_event_id)):
+        if member is not None and not isinstance(member, str):
+            raise Problem(400, f"The member {name} must be a string.")
+    return _checked(
+        settings, _strings(value, "channels"), _strings(value, "patterns"), events, last_event_id, headers
+    )
+
+
+def query_pairs(query_string: bytes) -> list[tuple[str, str]]:
+    """The parameters of a query, decoded.
+
+    Raises:
+        Problem: 400, not UTF-8 or too many.
+    """
+    if not query_string:
+        return []
+    try:
+        return parse_qsl(
+            query_string.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS
+        )
+    except UnicodeDecodeError:
+        raise Problem(400, "The query is not UTF-8; percent-encode names as UTF-8.") from None
+    except ValueError:
+        raise Problem(400, f"The query has more than {_MAX_PARAMETERS} parameters.") from None
+
+
+def _strings(body: dict[str, Any], name: str) -> list[str]:
+    value = body.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise Problem(400, f"The member {name} must be an array of strings.")
+    return value
+
+
+def _checked(
+    settings: Settings,
+    channels: list[str],
+    patterns: list[str],
+    events: str | None,
+    last_event_id: str | None,
+    headers: Iterable[tuple[bytes, bytes]],
+) -> StreamRequest:
+    unique_channels = tuple(dict.fromkeys(channels))
+    unique_patterns = tuple(dict.fromkeys(patterns))
+    count = len(unique_channels) + len(unique_patterns)
+    if not count:
+        raise Problem(400, "Name at least one channel: /events?channel=news")
+    if count > settings.max_stream_channels:
+        raise Problem(
+            400,
+            f"{count} channels and patterns are too many for one stream; at most "
+            f"{settings.max_stream_channels} are allowed (setting max_stream_channels).",
+        )
+    try:
+        for channel in unique_channels:
+            check_channel(channel, settings.max_channel_bytes)
+        for pattern in unique_patterns:
+            check_pattern(pattern, settings.max_channel_bytes, settings.allowed_patterns)
+    except NotAllowed as error:
+        raise Problem(403, f"{error}.") from None
+    except BadName as error:
+        raise Problem(400, f"{error}.") from None
+    if events not in (None, "channel"):
+        raise Problem(400, f"events={events!r} is not known; the only value is 'channel'.")
+    return StreamRequest(
+        unique_channels,
+        unique_patterns,
+        _checked_id(settings, headers, last_event_id),
+        events == "channel",
+    )
+
+
+def _checked_id(settings: Settings, headers: Iterable[tuple[bytes, bytes]], given: str | None) -> str | None:
+    # The header wins: a browser repeats the URL it was made with, and its header is newer.
+    for name, value in headers:
+        if name == b"last-event-id":
+            # UTF-8, as the HTML standard sends it (9.2.5, "Last-Event-ID").
+            given = value.decode(errors="replace")
+    if given and len(given.encode(errors="replace")) > settings.max_id_bytes:
+        raise Problem(400, f"Last-Event-ID is longer than {settings.max_id_bytes} bytes (setting max_id_bytes).")
+    return given or None

@@ -1,0 +1,110 @@
+"""GET and POST /events: open a stream."""
+
+import random
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.fanout.encoding import encoding
+from gateway.fanout.event import own_event, retry_frame
+from gateway.fanout.hub import Hub, TurnedAway
+from gateway.fanout.subscriber import Subscriber
+from gateway.fanout.topic import TopicRefused
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from gateway.web.body import ClientGone, read_body
+from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
+from gateway.web.portable import PortableStream
+from gateway.web.problem import Problem
+from gateway.web.stream_request import StreamRequest, from_json, from_query
+from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
+
+
+class Subscribe:
+    """The endpoint; an ASGI application, because the direct path needs `scope` and `send` themselves."""
+
+    def __init__(self, settings: Settings, hub: Hub, metrics: Metrics) -> None:
+        self._settings = settings
+        self._hub = hub
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            request = await self._request(scope, receive)
+        except ClientGone:
+            return
+        if scope["method"] == "HEAD":
+            await Response(None, 200, STREAM_HEADERS, STREAM_TYPE)(scope, receive, send)
+            return
+        handle = self._handle(scope)
+        try:
+            subscriber = self._hub.subscribe(
+                request.channels,
+                request.patterns,
+                encoding(chunked=handle is not None and handle.chunked, named=request.named),
+            )
+            await self._hub.confirmed(subscriber)
+        except TurnedAway as refusal:
+            answer = turn_away(refusal.reason, self._settings.retry_busy, self._metrics)
+            await answer(scope, receive, send)
+            return
+        except TopicRefused as refusal:
+            raise Problem(403, f"Redis does not let this gateway subscribe to that: {refusal}.") from None
+        first = self._first(request)
+        if handle is None:
+            await PortableStream(self._hub, subscriber, first, STREAM_HEADERS)(scope, receive, send)
+        else:
+            await self._begin_direct(handle, send, subscriber, first)
+
+    async def _request(self, scope: Scope, receive: Receive) -> StreamRequest:
+        if scope["method"] == "POST":
+            body = await read_body(scope, receive, self._settings.max_request_bytes, "max_request_bytes")
+            return from_json(self._settings, scope["query_string"], body, scope["headers"])
+        return from_query(
+            self._settings, scope["query_string"], scope["path_params"].get("channel"), scope["headers"]
+        )
+
+    def _handle(self, scope: Scope) -> DirectHandle | None:
+        handle: DirectHandle | None = scope.get("extensions", {}).get(EXTENSION)
+        # uvicorn would frame an HTTP/1.0 response as chunks, which that version doesn't know (RFC 9112, 7.1);
+        # the direct path can send it as it is, so there it is taken even if `portable` is asked for.
+        if handle is not None and handle.chunked and self._settings.delivery == "portable":
+            return None
+        if handle is None and self._settings.delivery == "direct":
+            raise Problem(
+                500,
+                "delivery is set to direct, and this server does not offer it; start with `gateway run`, or set "
+                "delivery to auto.",
+            )
+        return handle
+
+    async def _begin_direct(self, handle: DirectHandle, send: Send, subscriber: Subscriber, first: bytes) -> None:
+        try:
+            handle.prepare()
+            await send({"type": "http.response.start", "status": 200, "headers": _DIRECT_HEADERS})
+        except BaseException:
+            self._hub.leave(subscriber, "client")
+            raise
+        DirectStream(self._hub, subscriber).begin(handle, first, self._settings.write_buffer_bytes)
+
+    def _first(self, request: StreamRequest) -> bytes:
+        first = retry_frame(random.uniform(self._settings.retry_min, self._settings.retry_max))
+        if request.last_event_id is not None:
+            # This worker keeps no history, so what was missed is unknown; saying nothing would be a silent loss.
+            gaps = [
+                own_event(
+                    "gateway.gap",
+                    {"channel": channel, "reason": "no_history", "since": request.last_event_id},
+                ).frame
+                for channel in (*request.channels, *request.patterns)
+            ]
+            first += b"".join(gaps)
+        return first
+
+
+_DIRECT_HEADERS = [
+    (b"content-type", STREAM_TYPE.encode()),
+    *((name.lower().encode(), value.encode()) for name, value in STREAM_HEADERS.items()),
+    # The connection ends with the stream: nothing is left that could read another request from it.
+    (b"connection", b"close"),
+]
