@@ -1,0 +1,98 @@
+"""`gateway listen`."""
+
+import json
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from urllib.parse import urlencode
+
+import click
+import httpx
+from httpx_sse import EventSource, ServerSentEvent
+from rich.console import Console
+from rich.text import Text
+
+_FIRST_RETRY_MS = 1000
+# Longer than any sensible ping interval: a connection silent for so long is dead.
+_READ_TIMEOUT = 60.0
+
+
+@click.command(epilog="Example:  gateway listen news scores --url http://localhost:8080")
+@click.argument("channels", nargs=-1, metavar="CHANNEL...")
+@click.option("--pattern", "patterns", multiple=True, metavar="GLOB", help="Also these patterns (where allowed).")
+@click.option("--url", default="http://localhost:8080", show_default=True, help="Where the gateway is.")
+@click.option("--last-event-id", help="Begin after this event.")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each event and line.")
+def listen(
+    channels: tuple[str, ...],
+    patterns: tuple[str, ...],
+    url: str,
+    last_event_id: str | None,
+    count: int | None,
+    as_json: bool,
+) -> None:
+    """Print events as they come; reconnect as a browser would."""
+    if not channels and not patterns:
+        raise click.UsageError("Name at least one channel, such as: gateway listen news")
+    console = Console(highlight=False, soft_wrap=True)
+    listener = _Listener(url, channels, patterns, last_event_id)
+    try:
+        for number, event in enumerate(listener.events(), 1):
+            if as_json:
+                click.echo(json.dumps({"event": event.event, "id": event.id, "data": event.data}, ensure_ascii=False))
+            else:
+                console.print(_line(event))
+            if number == count:
+                return
+    except KeyboardInterrupt:
+        return
+
+
+class _Listener:
+    def __init__(self, url: str, channels: tuple[str, ...], patterns: tuple[str, ...], last_event_id: str | None):
+        self._url = url.rstrip("/") + "/events"
+        self._query = urlencode({"channel": channels, "pattern": patterns}, doseq=True)
+        self._last_event_id = last_event_id
+        self._retry_ms = _FIRST_RETRY_MS
+
+    def events(self) -> Iterator[ServerSentEvent]:
+        timeout = httpx.Timeout(10.0, read=_READ_TIMEOUT)
+        with httpx.Client(timeout=timeout, headers={"Accept": "text/event-stream"}) as client:
+            while True:
+                try:
+                    yield from self._stream(client)
+                except httpx.TransportError as error:
+                    click.echo(f"{str(error) or type(error).__name__}; trying again", err=True)
+                time.sleep(self._retry_ms / 1000)
+
+    def _stream(self, client: httpx.Client) -> Iterator[ServerSentEvent]:
+        headers = {} if self._last_event_id is None else {"Last-Event-ID": self._last_event_id}
+        with client.stream("GET", self._url, params=self._query, headers=headers) as response:
+            if response.status_code != 200:
+                response.read()
+                raise click.ClickException(_explain(response))
+            for event in EventSource(response).iter_sse():
+                if event.id:
+                    self._last_event_id = event.id
+                if event.retry is not None:
+                    self._retry_ms = event.retry
+                    if not event.data and event.event == "message":
+                        continue  # the gateway's `retry:` line, no event
+                yield event
+
+
+def _explain(response: httpx.Response) -> str:
+    try:
+        return f"{response.status_code}: {response.json()['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{response.url} answered {response.status_code}"
+
+
+def _line(event: ServerSentEvent) -> Text:
+    line = Text(datetime.now().strftime("%H:%M:%S.%f")[:-3] + " ", style="dim")
+    if event.event != "message":
+        line.append(f"{event.event} ", style="bold cyan")
+    if event.id:
+        line.append(f"{event.id} ", style="dim")
+    return line.append(event.data, style="default")

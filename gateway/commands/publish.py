@@ -1,0 +1,82 @@
+"""`gateway publish`."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import orjson
+
+from gateway.broker.publisher import RedisPublisher
+from gateway.commands.settings_options import load, settings_options
+from gateway.fanout.contracts import PublishFailed
+from gateway.fanout.event import Undeliverable, parse
+from gateway.fanout.names import BadName, check_channel
+from gateway.settings import Settings, SettingsError
+
+
+@click.command(
+    epilog="Examples:  gateway publish news hello  ·  gateway publish news '{\"price\": 3}' --event tick  ·  "
+    "tail -f app.log | gateway publish logs -"
+)
+@click.argument("channel")
+@click.argument("data")
+@click.option("--event", "event", help="The event's type; the browser's default is `message`.")
+@click.option("--id", "id_", help="The event's id, which a browser sends back when it reconnects.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+@settings_options(Settings, only=("redis_url", "channel_prefix"))
+def publish(channel: str, data: str, event: str | None, id_: str | None, as_json: bool, **flags: Any) -> None:
+    """Publish DATA on CHANNEL, as redis-cli PUBLISH does.
+
+    With `-` as DATA each line of standard input is a message, sent as soon as it is read.
+    """
+    settings = load(Settings, flags)
+    messages = receivers = 0
+    try:
+        check_channel(channel, settings.max_channel_bytes)
+        with asyncio.Runner() as runner:
+            publisher = RedisPublisher(settings)
+            try:
+                for payload in _payloads(data):
+                    message = _message(payload, event, id_)
+                    parse(message, settings.max_payload_bytes, settings.max_id_bytes)
+                    receivers = runner.run(publisher.publish(channel, message))
+                    messages += 1
+            finally:
+                runner.run(publisher.close())
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    except (BadName, Undeliverable) as error:
+        raise click.ClickException(f"{error}{f' (after {messages} messages)' if messages else ''}") from None
+    except PublishFailed as error:
+        raise click.ClickException(f"Redis did not take the message: {error}") from None
+    except KeyboardInterrupt:
+        pass
+    if as_json:
+        click.echo(json.dumps({"channel": channel, "messages": messages, "receivers": receivers}))
+    else:
+        count = f"{messages} messages" if messages != 1 else "1 message"
+        click.echo(f"{count} published on {channel}, received by {receivers} Redis connection(s).")
+
+
+def _payloads(data: str) -> Iterator[bytes]:
+    if data != "-":
+        yield data.encode(errors="surrogateescape")
+        return
+    for line in sys.stdin.buffer:
+        yield line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _message(payload: bytes, event: str | None, id_: str | None) -> bytes:
+    if event is None and id_ is None:
+        return payload
+    try:
+        data = payload.decode()
+    except UnicodeDecodeError:
+        raise Undeliverable("not_utf8", "the data is not UTF-8") from None
+    envelope = {"event": event or "", "data": data}
+    if id_ is not None:
+        envelope["id"] = id_
+    return orjson.dumps(envelope)
