@@ -1,0 +1,1 @@
+"""Real servers and clients the tests drive: nothing here pretends."""

@@ -1,0 +1,94 @@
+"""A child process with its output in a file, and free ports for it."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from tests.harness.waiting import DEADLINE, wait_until
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether somebody listens on that port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
+
+
+class Process:
+    """A program under test; a context manager that leaves nothing behind."""
+
+    def __init__(self, command: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None) -> None:
+        self.command = [str(word) for word in command]
+        self.log = log
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")},
+            **(env or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.env
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process is not None, "not started"
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float = DEADLINE) -> int:
+        """The exit status, once the process has ended."""
+        assert self._process is not None, "not started"
+        return self._process.wait(timeout)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(DEADLINE)
+
+    def stop(self, timeout: float = 30.0) -> int | None:
+        """SIGTERM, and wait until it is gone; SIGKILL if it won't go."""
+        if self._process is None:
+            return None
+        self._process.terminate()
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.command[:4]} ignored SIGTERM for {timeout} s:\n{self.output}") from None
+
+    def wait_for_output(self, text: str, timeout: float = DEADLINE) -> None:
+        wait_until(lambda: text in self.output, f"{text!r} in the output of {self.command[:4]}", timeout)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.alive:
+            self.kill()
