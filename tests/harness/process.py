@@ -87,7 +87,7 @@ class Process:
         wait_until(lambda: text in self.output, f"{text!r} in the output of {self.command[:4]}", timeout)
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self.alive else self.start()
 
     def __exit__(self, *_: object) -> None:
         if self.alive:
