@@ -58,18 +58,16 @@ class Gateway:
     def _routes(self) -> list[BaseRoute]:
         subscribe = Subscribe(self.settings, self.hub, self.metrics)
         publish = Publish(self.settings, self.publisher, self._origins, self.metrics)
+        page = ConsolePage(self.settings, console.page(self._redis_cli), console.content_security_policy())
         ops = Ops(self.hub, self.interest, self.pubsub, self.metrics)
         return [
             Route("/events", subscribe, methods=["GET", "POST"]),
-            Route("/events/{channel:path}", subscribe, methods=["GET"]),
-            Route("/publish/{channel:path}", publish, methods=["POST"]),
+            Route("/events/{channel:channel}", subscribe, methods=["GET"]),
+            Route("/publish/{channel:channel}", publish, methods=["POST"]),
             Route("/healthz", ops.healthz),
             Route("/readyz", ops.readyz),
             Route("/metrics", ops.metrics),
-            Route(
-                "/",
-                ConsolePage(self.settings, console.page(self._redis_cli), console.content_security_policy()),
-            ),
+            Route("/", page.answer),
         ]
 
     @asynccontextmanager

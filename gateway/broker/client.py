@@ -12,11 +12,16 @@ from gateway.settings import Settings, SettingsError
 CLIENT_NAME = "sse-gateway"
 
 
-def connection_pool(settings: Settings, max_connections: int) -> ConnectionPool:
+def connection_pool(settings: Settings, max_connections: int, socket_timeout: float | None) -> ConnectionPool:
     """A pool for the Redis at `redis_url`.
 
     Nothing is retried in it: a repeated PUBLISH would be heard twice, and reconnecting is the owner's work.
     RESP2, because redis-py formats every push message of RESP3 for a debug line nobody reads.
+
+    Args:
+        settings: where Redis is.
+        max_connections: limit of the pool.
+        socket_timeout: seconds one read or write may take; None for no limit.
 
     Raises:
         SettingsError: the URL holds an option redis-py doesn't know, or a value that can't be.
@@ -27,7 +32,7 @@ def connection_pool(settings: Settings, max_connections: int) -> ConnectionPool:
             max_connections=max_connections,
             protocol=2,
             client_name=CLIENT_NAME,
-            socket_timeout=settings.redis_connect_timeout,
+            socket_timeout=socket_timeout,
             socket_connect_timeout=settings.redis_connect_timeout,
             retry=Retry(NoBackoff(), 0),
             **({} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}),

@@ -10,6 +10,7 @@ from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 
 FIRST_PORT = 6379
 _PORTS_TRIED = 50
+_PIECE = 65_536
 
 
 class EmbeddedRedis:
@@ -41,9 +42,27 @@ class EmbeddedRedis:
 class _Handler(TCPFakeRequestHandler):  # type: ignore[misc]
     def setup(self) -> None:
         super().setup()
-        # The handler makes the descriptor non-blocking for its reads, and a write that finds the socket's
-        # buffer full (a message of 1 MiB) would then end the connection; this one waits instead.
+        # The handler reads line by line, which takes minutes for a message of many lines, and makes the descriptor
+        # non-blocking, so that a write that finds the socket's buffer full ends the connection.
+        self.rfile = _PieceReader(self.connection)
         self.writer.writer = self.wfile = _PatientWriter(self.connection)
+
+
+class _PieceReader:
+    """Reads what is there."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def readline(self) -> bytes:
+        """Some bytes; none if nothing is there or the other side has closed."""
+        try:
+            return bytes(self._connection.recv(_PIECE))
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """The connection is closed by its owner."""
 
 
 class _PatientWriter:

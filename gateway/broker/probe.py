@@ -15,7 +15,7 @@ async def answers(settings: Settings) -> bool:
     Raises:
         SettingsError: it can, and refuses us.
     """
-    client = Redis(connection_pool=connection_pool(settings, 1))
+    client = Redis(connection_pool=connection_pool(settings, 1, settings.redis_connect_timeout))
     try:
         await client.ping()
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:

@@ -15,7 +15,7 @@ class RedisPublisher:
 
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.channel_prefix
-        self._redis = Redis(connection_pool=connection_pool(settings, _CONNECTIONS))
+        self._redis = Redis(connection_pool=connection_pool(settings, _CONNECTIONS, settings.redis_connect_timeout))
 
     async def publish(self, channel: str, payload: bytes) -> int:
         try:

@@ -51,7 +51,10 @@ class PubSub:
         self._interest = interest
         self._deliver = deliver
         self._metrics = metrics
-        self._pool = connection_pool(settings, 1)
+        # No timeout of redis-py's: its writes then go through asyncio.wait_for, which before Python 3.12 loses a
+        # cancellation that comes as the write completes (bpo-37658), and the task group would wait for ever.
+        self._pool = connection_pool(settings, 1, socket_timeout=None)
+        self._connect_timeout = settings.redis_connect_timeout
         self._url = without_password(settings.redis_url)
         self._backoff_max = settings.redis_backoff_max
         self._prefix = settings.channel_prefix.encode()
@@ -80,7 +83,8 @@ class PubSub:
         while True:
             connection = new_connection(self._pool)
             try:
-                await connection.connect()  # type: ignore[no-untyped-call]
+                async with asyncio.timeout(self._connect_timeout):
+                    await connection.connect()  # type: ignore[no-untyped-call]
                 self._begin()
                 backoff = _FIRST_BACKOFF
                 async with asyncio.TaskGroup() as tasks:
@@ -274,6 +278,8 @@ def _explain(error: Exception) -> str:
         return f"it refuses the user or password in redis_url ({error})"
     if isinstance(error, NoPermissionError):
         return f"the user in redis_url lacks a permission ({error})"
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
     return str(error) or type(error).__name__
 
 

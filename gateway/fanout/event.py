@@ -157,7 +157,10 @@ def _compact(data: Any, payload: bytes) -> bytes:
         # Nested too deep for json, not for orjson: then the nearest float has to do.
         with contextlib.suppress(RecursionError):
             data = json.loads(payload, parse_int=_verbatim, parse_float=_verbatim)["data"]
-    return orjson.dumps(data)
+    try:
+        return orjson.dumps(data)
+    except orjson.JSONEncodeError as error:  # it reads deeper nesting than it writes
+        raise _bad("data", f"can't be written as JSON: {error}") from None
 
 
 def _verbatim(number: str) -> orjson.Fragment:

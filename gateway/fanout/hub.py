@@ -167,6 +167,10 @@ class Hub:
                 if not seen:
                     self._refuse(channel, refusal)
                 continue
+            except Exception:  # a fault of ours: it must not cost the messages that came with this one
+                logger.exception("message on %r could not be read", channel)
+                self._metrics.refused_messages["fault"] += 1
+                continue
             runs.setdefault((channel, topics, seen), []).append(event)
         now = self._clock()
         for (channel, topics, seen), events in runs.items():

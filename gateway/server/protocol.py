@@ -5,6 +5,7 @@ on, and pyproject.toml pins the minor version.
 """
 
 import asyncio
+import weakref
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -30,6 +31,19 @@ class GatewayProtocol(HttpToolsProtocol):
             # The task that will read this was created just now and has not run yet.
             scope["extensions"] = {EXTENSION: _Handle(self, self.cycle)}  # type: ignore[dict-item]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Break the circle protocol → cycle → scope → handle → protocol, so that memory is free now and not when the
+        garbage collector comes by.
+        """
+        self.parser = None
+        self.cycle = None  # type: ignore[assignment]
+        self.scope = None  # type: ignore[assignment]
+        self.pipeline.clear()
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._head_open:
@@ -49,25 +63,31 @@ class _Handle:
 
     def __init__(self, protocol: GatewayProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
-        self._cycle = cycle
+        # The task that answers the request holds it; a reference back would be a circle in every request.
+        self._cycle = weakref.ref(cycle)
         self.chunked = cycle.scope["http_version"] == "1.1"
+
+    def _running(self) -> RequestResponseCycle:
+        cycle = self._cycle()
+        assert cycle is not None, "used after the request was answered"
+        return cycle
 
     def prepare(self) -> None:
         if not self.chunked:
             # Otherwise uvicorn announces chunks to a client that doesn't know them.
-            self._cycle.chunked_encoding = False
+            self._running().chunked_encoding = False
 
     def hand_over(self, stream: DirectStream) -> Connection:
-        protocol, cycle = self._protocol, self._cycle
+        protocol, cycle = self._protocol, self._running()
         transport = protocol.transport
         # For uvicorn the request is answered: its task ends without complaint, and requests pipelined behind it,
         # which could never have been answered on this connection, are let go.
         cycle.response_complete = True
         cycle.message_event.set()
-        protocol.pipeline.clear()
         protocol.server_state.total_requests += 1
         protocol._unset_keepalive_if_required()
         protocol.connections.discard(protocol)
+        protocol._let_go()
         if not cycle.disconnected:
             protocol.flow.resume_reading()
             transport.set_protocol(stream)

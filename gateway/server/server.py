@@ -16,8 +16,8 @@ from gateway.server.protocol import GatewayProtocol
 from gateway.settings import Settings
 
 # Connections live long and refer to nothing in a circle, so there is little for the collector to find and much to
-# walk: with the defaults, 20,000 streams make it pause the loop for tens of milliseconds every few seconds.
-_GC_THRESHOLDS = (50_000, 50, 100)
+# walk; with the defaults it would do so for every few hundred new connections.
+_GC_THRESHOLDS = (20_000, 10, 20)
 
 
 class GatewayServer(uvicorn.Server):
@@ -91,6 +91,10 @@ class GatewayServer(uvicorn.Server):
         # Before uvicorn's own shutdown, which waits for the streams to end and runs the lifespan's end last.
         for server in self.servers:
             server.close()
+        # A proxy keeps idle connections, and would send the very clients that are let go now to this worker again.
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, GatewayProtocol):
+                connection.shutdown()
         await drain(self._hub, self._settings, hurry=lambda: self.force_exit)
         await super().shutdown(sockets)
         # uvicorn would raise the signals again, for the shell's sake; an orderly end is no death by signal.

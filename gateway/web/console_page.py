@@ -25,7 +25,8 @@ class ConsolePage:
             "X-Content-Type-Options": "nosniff",
         }
 
-    async def __call__(self, _: Request) -> Response:
+    async def answer(self, _: Request) -> Response:
+        """The endpoint."""
         if not self._on:
             raise Problem(
                 404,

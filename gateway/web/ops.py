@@ -1,5 +1,6 @@
 """What those who run it ask: /healthz, /readyz, /metrics."""
 
+import asyncio
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -70,6 +71,7 @@ class _Collector(Collector):
         yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(queued))
         yield _gauge("queued_events", "Events waiting for slow clients.", sum(s.queued_events for s in queued))
         yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(s.queued_bytes for s in queued))
+        yield _gauge("tasks", "Tasks of the event loop; does not grow with direct streams.", len(asyncio.all_tasks()))
         yield _counter("messages", "Messages received from Redis.", counts.messages)
         yield _counter("deliveries", "Events handed to streams.", counts.deliveries)
         yield _counter("published", "Messages accepted over HTTP.", counts.published)

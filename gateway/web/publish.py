@@ -12,6 +12,7 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.web.body import ClientGone, read_body
 from gateway.web.origins import Origins
+from gateway.web.path import channel_in_path
 from gateway.web.problem import Problem
 from gateway.web.stream_request import query_pairs
 
@@ -38,7 +39,7 @@ class Publish:
             if name != "token":
                 raise Problem(400, f"There is no parameter {name!r} here.")
         try:
-            channel = check_channel(scope["path_params"]["channel"], settings.max_channel_bytes)
+            channel = check_channel(channel_in_path(scope) or "", settings.max_channel_bytes)
         except BadName as error:
             raise Problem(400, f"{error}.") from None
         try:

@@ -14,6 +14,7 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.web.body import ClientGone, read_body
 from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
+from gateway.web.path import channel_in_path
 from gateway.web.portable import PortableStream
 from gateway.web.problem import Problem
 from gateway.web.stream_request import StreamRequest, from_json, from_query
@@ -61,7 +62,7 @@ class Subscribe:
             body = await read_body(scope, receive, self._settings.max_request_bytes, "max_request_bytes")
             return from_json(self._settings, scope["query_string"], body, scope["headers"])
         return from_query(
-            self._settings, scope["query_string"], scope["path_params"].get("channel"), scope["headers"]
+            self._settings, scope["query_string"], channel_in_path(scope), scope["headers"]
         )
 
     def _handle(self, scope: Scope) -> DirectHandle | None:

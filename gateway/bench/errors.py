@@ -1,0 +1,7 @@
+"""What stops a benchmark."""
+
+import click
+
+
+class BenchError(click.ClickException):
+    """The benchmark can't be run, or can't go on: one sentence that says why."""

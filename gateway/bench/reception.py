@@ -1,0 +1,42 @@
+"""One stream as the reader sees it: bytes in, checked messages out."""
+
+from collections.abc import MutableMapping
+
+from gateway.bench.decoder import Head, State
+from gateway.bench.latencies import SHIFT
+from gateway.bench.ledger import Ledger
+
+
+class Reception:
+    """Decodes and checks the response of one stream, from its first byte.
+
+    Args:
+        latencies: buckets in which each arrival is counted; shared by the streams of a process.
+    """
+
+    __slots__ = ("latencies", "ledger", "state")
+
+    def __init__(self, latencies: MutableMapping[int, int]) -> None:
+        self.latencies = latencies
+        self.ledger = Ledger()
+        self.state: State = Head()
+
+    def feed(self, data: bytes, now: int) -> int:
+        """Take the bytes read at `now` nanoseconds; returns how many new messages they completed.
+
+        Raises:
+            ResponseError: this is no event stream, or its framing is broken.
+        """
+        state = self.state
+        piece = state.memo.get(data) or state.step(data)
+        self.state = piece.after
+        numbers = piece.numbers
+        if not numbers:
+            return 0
+        for stamp in piece.stamps:
+            self.latencies[(now - stamp) >> SHIFT] += 1
+        ledger = self.ledger
+        if piece.run and numbers[0] == ledger.next:  # what nearly always happens
+            ledger.next += len(numbers)
+            return len(numbers)
+        return ledger.record(numbers)

@@ -1,0 +1,143 @@
+"""The servers a benchmark starts for itself."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+import gateway
+from gateway.bench.child import environment
+from gateway.bench.errors import BenchError
+
+_PATIENCE = 30.0
+"""Seconds a server may take to start, and to stop."""
+
+TUTORIAL = Path(gateway.__file__).parent.parent / "benchmarks" / "tutorial.py"
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs: where it is, and which process it is."""
+
+    url: str
+    pid: int
+
+
+@contextmanager
+def redis_server(cores: Collection[int]) -> Iterator[str]:
+    """A redis-server of our own, without persistence; gives its URL."""
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as directory:
+        command = [
+            "redis-server",
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            directory,
+        ]
+        with _running(command, {}, cores) as (process, log):
+            _wait(lambda: _accepts(port), process, log)
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+def have_redis_server() -> bool:
+    return shutil.which("redis-server") is not None
+
+
+@contextmanager
+def worker(redis_url: str, cores: Collection[int], settings: Mapping[str, str]) -> Iterator[Server]:
+    """One `gateway run`, with these variables on top of the environment's."""
+    port = _free_port()
+    given = {
+        "GATEWAY_REDIS_URL": redis_url,
+        "GATEWAY_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "GATEWAY_UNIX_SOCKET": "",
+        "GATEWAY_DRAIN_WINDOW": "0",
+        **settings,
+    }
+    with _running([sys.executable, "-m", "gateway", "run"], given, cores) as (process, log):
+        url = f"http://127.0.0.1:{port}"
+        _wait(lambda: _answers(url + "/readyz"), process, log)
+        yield Server(url, process.pid)
+
+
+@contextmanager
+def tutorial(redis_url: str, cores: Collection[int]) -> Iterator[Server]:
+    """The tutorial-style endpoint, by the same uvicorn with the same event loop and parser."""
+    port = _free_port()
+    words = [
+        "--app-dir",
+        str(TUTORIAL.parent),
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+        "--no-access-log",
+    ]
+    command = [sys.executable, "-m", "uvicorn", "tutorial:app", *words]
+    with _running(command, {"REDIS_URL": redis_url}, cores) as (process, log):
+        _wait(lambda: _accepts(port), process, log)
+        yield Server(f"http://127.0.0.1:{port}", process.pid)
+
+
+@contextmanager
+def _running(
+    command: Sequence[str], variables: Mapping[str, str], cores: Collection[int]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    with tempfile.NamedTemporaryFile(prefix="gateway-bench-", suffix=".log") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(**variables)
+        )
+        # Threads inherit it, and this early the process has none yet.
+        os.sched_setaffinity(process.pid, cores)
+        try:
+            yield process, Path(log.name)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _PATIENCE
+    while not ready():
+        if process.poll() is not None or time.monotonic() > end:
+            words = log.read_text(errors="replace").strip()[-2000:]
+            what = " ".join(map(str, process.args if isinstance(process.args, list) else [process.args]))
+            raise BenchError(f"`{what}` did not start:\n{words}")
+        time.sleep(0.02)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,37 @@
+"""Channel names in a path."""
+
+from urllib.parse import unquote_to_bytes
+
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.types import Scope
+
+from gateway.web.problem import Problem
+
+
+class _ChannelConvertor(Convertor[str]):
+    # Starlette's own `path` stops at a line feed, so that a name that ends in one would lose it silently.
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("channel", _ChannelConvertor())
+
+
+def channel_in_path(scope: Scope) -> str | None:
+    """The path parameter `channel`, written `{name:channel}` in a route; None where the route has none.
+
+    Raises:
+        Problem: 400, not UTF-8.
+    """
+    channel: str | None = scope["path_params"].get("channel")
+    if channel is not None and "\ufffd" in channel:  # servers put it where bytes are no UTF-8
+        try:
+            unquote_to_bytes(scope.get("raw_path") or b"").decode()
+        except UnicodeDecodeError:
+            raise Problem(400, "The path is not UTF-8; percent-encode names as UTF-8.") from None
+    return channel
