@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean system-packages
+.PHONY: help run test check docs bench clean system-packages
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: $(INSTALLED) ## lint, formatting, types, import directions
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+
+docs: $(INSTALLED) ## write the generated parts of the documentation
+	$(BIN)/python -m tools.settings_table
 
 bench: $(INSTALLED) ## measure CPU per delivery and memory per connection beside a tutorial endpoint
 	$(BIN)/gateway bench --compare $(ARGS)

@@ -1,0 +1,122 @@
+"""What the direct path relies on in uvicorn, beyond its public interface.
+
+When a new uvicorn fails here, read gateway/server/protocol.py against its httptools_impl.py before raising the pin.
+"""
+
+import asyncio
+import inspect
+from typing import Any, cast
+
+import uvicorn
+from uvicorn.protocols.http import httptools_impl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from gateway.server.protocol import GatewayProtocol
+from gateway.server.server import GatewayServer
+
+
+class Transport(asyncio.Transport):
+    """Notes what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
+        self.written = b""
+        self.protocol: asyncio.BaseProtocol | None = None
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+async def _serve(app: Any, request: bytes) -> tuple[GatewayProtocol, Transport]:
+    """Feed a request to the protocol and wait until its task has ended."""
+    config = uvicorn.Config(app, http=GatewayProtocol, lifespan="off", log_config=None, ws="none")
+    protocol = GatewayProtocol(config, ServerState(), {})
+    transport = Transport()
+    protocol.connection_made(transport)
+    protocol.data_received(request)
+    while protocol.tasks:
+        await asyncio.gather(*protocol.tasks)
+    return protocol, transport
+
+
+class Stream(asyncio.Protocol):
+    """Takes a connection over."""
+
+    handed: Any = None
+    lost = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        handle = scope["extensions"]["gateway.direct"]
+        handle.prepare()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-test", b"1")]})
+        self.handed = handle.hand_over(cast(Any, self))
+        self.handed.transport.write(b"BODY")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+
+
+def test_the_head_goes_through_uvicorn_and_the_body_does_not() -> None:
+    stream = Stream()
+    protocol, transport = asyncio.run(_serve(stream, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    head, _, body = transport.written.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nx-test: 1" in head
+    assert b"\r\ntransfer-encoding: chunked" in head
+    assert body == b"BODY", "uvicorn added something after the request was handed over"
+    assert transport.protocol is stream
+    assert not transport.closed
+    assert protocol not in protocol.connections
+    assert stream.handed.registry is protocol.connections
+    assert protocol.timeout_keep_alive_task is None, "uvicorn would close the stream when it fires"
+
+
+def test_http_1_0_is_not_announced_as_chunked() -> None:
+    _, transport = asyncio.run(_serve(Stream(), b"GET / HTTP/1.0\r\n\r\n"))
+    head, _, body = transport.written.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"\r\nconnection: close" in head
+    assert body == b"BODY"
+
+
+def test_head_requests_are_not_offered_the_extension() -> None:
+    offered = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        offered.append(scope.get("extensions", {}))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    asyncio.run(_serve(app, b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert offered == [{}]
+
+
+def test_what_is_used_is_there() -> None:
+    for name in ("on_message_begin", "on_headers_complete", "connection_lost", "data_received"):
+        assert name in HttpToolsProtocol.__dict__
+    assert "_unset_keepalive_if_required" in HttpToolsProtocol.__dict__
+    assert b"200 OK" in httptools_impl.STATUS_LINE[200]
+    cycle = inspect.signature(RequestResponseCycle).parameters
+    assert {"scope", "transport", "message_event", "on_response"} <= cycle.keys()
+    source = inspect.getsource(RequestResponseCycle)
+    for attribute in ("self.chunked_encoding", "self.response_complete", "self.disconnected", "self.message_event"):
+        assert attribute in source
+    for name in ("handle_exit", "shutdown", "startup", "capture_signals"):
+        assert name in uvicorn.Server.__dict__
+    assert "_captured_signals" in inspect.getsource(uvicorn.Server)
+    assert issubclass(GatewayServer, uvicorn.Server)
