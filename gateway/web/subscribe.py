@@ -61,9 +61,7 @@ class Subscribe:
         if scope["method"] == "POST":
             body = await read_body(scope, receive, self._settings.max_request_bytes, "max_request_bytes")
             return from_json(self._settings, scope["query_string"], body, scope["headers"])
-        return from_query(
-            self._settings, scope["query_string"], channel_in_path(scope), scope["headers"]
-        )
+        return from_query(self._settings, scope["query_string"], channel_in_path(scope), scope["headers"])
 
     def _handle(self, scope: Scope) -> DirectHandle | None:
         handle: DirectHandle | None = scope.get("extensions", {}).get(EXTENSION)
