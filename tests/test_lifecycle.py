@@ -157,20 +157,29 @@ def test_sigterm_ends_every_stream_cleanly(going: Worker) -> None:
 
 
 def test_a_draining_worker_takes_nobody(tmp_path: Path, redis_server: RedisServer) -> None:
-    with Worker(tmp_path, redis_server.url, drain_window=50, shutdown_timeout=60) as worker, httpx.Client() as kept:
-        assert kept.get(f"{worker.url}/readyz").status_code == 200  # a connection that outlives the listener
-        with open_stream(worker.url, "a"), open_stream(worker.url, "a"):
-            worker.send_signal(signal.SIGTERM)
-            worker.wait_for_output("draining 2 streams")
-            answer = kept.get(f"{worker.url}/readyz")
-            assert answer.status_code == 503
-            assert "draining" in answer.json()["problems"]
-            answer = kept.get(f"{worker.url}/events?channel=a")
-            assert answer.text.startswith(": draining\nretry: ")
-            with pytest.raises(httpx.ConnectError):
-                httpx.get(f"{worker.url}/healthz")
-            worker.send_signal(signal.SIGTERM)
-            assert worker.wait() == 0, "a second signal leaves at once"
+    body = b'{"channels":["a"]}'
+    head = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        Worker(tmp_path, redis_server.url, drain_window=50, shutdown_timeout=60) as worker,
+        socket.create_connection(("127.0.0.1", worker.port), timeout=20) as idle,
+        socket.create_connection(("127.0.0.1", worker.port), timeout=20) as asking,
+        open_stream(worker.url, "a"),
+        open_stream(worker.url, "a"),
+    ):
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
+        before = metric(worker, "tasks")
+        asking.sendall(head)
+        wait_until(lambda: metric(worker, "tasks") > before, "the request begun")
+        worker.send_signal(signal.SIGTERM)
+        worker.wait_for_output("draining 2 streams")
+        assert idle.recv(65536) == b"", "an idle connection would bring a proxy's next client here"
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{worker.url}/readyz")
+        asking.sendall(body)
+        assert b"\r\n\r\n: draining\nretry: " in asking.recv(65536)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, "a second signal leaves at once"
 
 
 def test_a_worker_without_streams_goes_at_once(tmp_path: Path, redis_server: RedisServer) -> None:

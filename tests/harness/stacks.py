@@ -37,8 +37,11 @@ FORMS = [
 
 
 def start_worker(form: Form, directory: Path, redis_url: str, **settings: Any) -> Worker:
-    """A worker in that form, not started yet."""
-    given = {"allowed_patterns": "*", "linger": 0.2, **settings}
+    """A worker in that form, not started yet.
+
+    Its queues are long, because tests read one stream after the other.
+    """
+    given = {"allowed_patterns": "*", "linger": 0.2, "queue_events": 10_000, **settings}
     if form.server == "gateway":
         given["delivery"] = form.delivery
     worker = Worker(directory, redis_url, **given)
