@@ -1,5 +1,6 @@
 """A child process with its output in a file, and free ports for it."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -40,7 +41,13 @@ class Process:
     def start(self) -> Self:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=self.env
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.env,
+                # A group of its own, so that `kill` reaches what the program itself has started.
+                start_new_session=True,
             )
         return self
 
@@ -67,9 +74,10 @@ class Process:
         return self._process.wait(timeout)
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it is gone."""
+        """SIGKILL to it and to its children, and wait until it is gone."""
         if self._process is not None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(DEADLINE)
 
     def stop(self, timeout: float = 30.0) -> int | None:
@@ -90,5 +98,4 @@ class Process:
         return self if self.alive else self.start()
 
     def __exit__(self, *_: object) -> None:
-        if self.alive:
-            self.kill()
+        self.kill()
