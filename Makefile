@@ -12,7 +12,7 @@ help: ## list the commands
 $(INSTALLED): pyproject.toml gateway/__init__.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check,bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]'
 	@touch $@
 
 run: $(INSTALLED) ## install into .venv and start `gateway dev`

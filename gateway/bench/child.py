@@ -47,6 +47,7 @@ class Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env=environment(),
+            start_new_session=True,  # Ctrl-C is for the command, which then ends its children in order
             limit=_LINE_BYTES,
         )
         os.sched_setaffinity(self._process.pid, self._cores)

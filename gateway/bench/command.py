@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import resource
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -131,14 +132,14 @@ def command(
 
     if compare:
         comparison = Comparison(load, rounds)
-        with _cores() as (server_core, load_cores), ExitStack() as stack:
+        with _orderly_end(), _cores() as (server_core, load_cores), ExitStack() as stack:
             redis_url = _redis(stack, settings, publish_redis_url, load_cores)
             with progress_bar() as progress:
                 comparison.run(redis_url, settings.channel_prefix, server_core, load_cores, progress)
         _show_comparison(comparison, as_json)
         ctx.exit(0 if comparison.complete else 1)
 
-    with ExitStack() as stack:
+    with _orderly_end(), ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
         if url is not None:
             cores = os.sched_getaffinity(0)
@@ -159,7 +160,7 @@ async def _measure(
     target: Target, load: Load, cores: set[int], progress: Progress, warm: bool
 ) -> tuple[Opening, Result]:
     if warm:
-        await warm_up(target, cores, progress)
+        await warm_up(target, load, cores, progress)
     async with Session(target, load, cores, progress) as session:
         return await session.open(), await session.publish(load.rate, load.duration)
 
@@ -188,6 +189,16 @@ def _must_fit_one_worker(streams: int) -> None:
 def _descriptors() -> int:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return hard if hard != resource.RLIM_INFINITY else 1_000_000
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """SIGTERM acts like Ctrl-C; by default it would leave the servers we started behind."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -23,7 +23,6 @@ QUIET = 0.25
 """Share of the full rate at which CPU is compared: the slowest row must keep up with it, or it would be
 compared while it works through a backlog."""
 
-_WARM_UP = Load(streams=50, rate=20, duration=0.5)
 _KEEPS_UP = 1.1
 """A row keeps up with a load if its deliveries end within this many times the time of publishing."""
 
@@ -59,7 +58,7 @@ class Round:
 
 async def measure(target: Target, load: Load, cores: Collection[int], progress: Progress) -> Round:
     """One row, once."""
-    await warm_up(target, cores, progress)
+    await warm_up(target, load, cores, progress)
     async with Session(target, load, cores, progress) as session:
         opening = await session.open()
         quiet = await session.publish(load.rate * QUIET, load.duration)
@@ -67,11 +66,12 @@ async def measure(target: Target, load: Load, cores: Collection[int], progress: 
     return Round(opening, quiet, full)
 
 
-async def warm_up(target: Target, cores: Collection[int], progress: Progress) -> None:
+async def warm_up(target: Target, load: Load, cores: Collection[int], progress: Progress) -> None:
     """A few streams that come and go, so that what is loaded on first use isn't counted as theirs."""
-    async with Session(target, _WARM_UP, cores, progress) as session:
+    few = Load(streams=min(load.streams, 50), rate=20, duration=0.5)
+    async with Session(target, few, cores, progress) as session:
         await session.open()
-        await session.publish(_WARM_UP.rate, _WARM_UP.duration)
+        await session.publish(few.rate, few.duration)
 
 
 class Comparison:

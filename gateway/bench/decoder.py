@@ -73,6 +73,8 @@ class Head:
         headers = {name.strip(): value.strip() for name, _, value in (line.partition(b":") for line in lines[1:])}
         if not headers.get(b"content-type", b"").startswith(b"text/event-stream"):
             raise ResponseError("the answer is no text/event-stream")
+        if b"content-length" in headers:  # it has an end already: so a gateway turns clients away for now
+            return Piece(Body(begun=True, ended=True))
         # Without chunks the body is one chunk that never ends.
         chunked = headers.get(b"transfer-encoding") == b"chunked"
         body: State = _FRESH if chunked else Body(left=sys.maxsize)

@@ -135,15 +135,22 @@ class Publisher:
         return command(b"PUBLISH", self._channels[channel], payload.encode(number, now, self._size))
 
 
+def _place(url: str) -> str:
+    """The URL without user and password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def main() -> None:
     control = Control()
+    plan = control.wait()
     try:
-        publisher = Publisher(control.wait(), control)
+        publisher = Publisher(plan, control)
         control.send(kind="ready")
         control.wait()
         publisher.run()
     except (OSError, RedisError) as error:
-        control.send(kind="failed", reason=f"publishing: {error}")
+        control.send(kind="failed", reason=f"Publishing to Redis at {_place(plan['redis_url'])}: {error}.")
 
 
 if __name__ == "__main__":

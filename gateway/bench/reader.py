@@ -157,6 +157,7 @@ class Reader:
         stream.socket.close()
         self._failures[reason] += 1
         if stream.open:
+            self._open -= 1
             self._closed += 1
         else:
             self._under_way -= 1
@@ -184,7 +185,7 @@ class Reader:
         self._received = self._bytes = self._last_arrival = 0
         self._began = (time.process_time(), time.monotonic())
         self._status()  # or the command would take the last count for the new one
-        self._control.send(kind="begun")
+        self._control.send(kind="begun", open=self._open, failures=self._failures)
 
     def _report(self, published: int) -> None:
         cpu, wall = time.process_time() - self._began[0], time.monotonic() - self._began[1]

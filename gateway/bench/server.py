@@ -100,12 +100,24 @@ def _running(
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     with tempfile.NamedTemporaryFile(prefix="gateway-bench-", suffix=".log") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(**variables)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(**variables),
+            start_new_session=True,
         )
         # Threads inherit it, and this early the process has none yet.
         os.sched_setaffinity(process.pid, cores)
         try:
             yield process, Path(log.name)
+        except BenchError as error:
+            if process.poll() is None:
+                raise
+            words = _tail(Path(log.name))
+            raise BenchError(
+                f"{error.message} `{command[0]}` had ended, status {process.returncode}:\n{words}"
+            ) from None
         finally:
             process.terminate()
             try:
@@ -119,10 +131,16 @@ def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path
     end = time.monotonic() + _PATIENCE
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
-            words = log.read_text(errors="replace").strip()[-2000:]
-            what = " ".join(map(str, process.args if isinstance(process.args, list) else [process.args]))
-            raise BenchError(f"`{what}` did not start:\n{words}")
+            raise (
+                BenchError("A server did not start.")
+                if process.poll() is not None
+                else BenchError(f"A server was not ready within {_PATIENCE:g} s:\n{_tail(log)}")
+            )
         time.sleep(0.02)
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace").strip()[-2000:]
 
 
 def _free_port() -> int:

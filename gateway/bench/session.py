@@ -103,8 +103,7 @@ class Session:
         messages = Load(self._load.streams, rate, duration).messages
         first, self._published = self._published, self._published + messages
         expected = self._deliveries(self._published) - self._deliveries(first)
-        for reader in self._readers:
-            await reader.ask("begin", "begun", published=first)
+        self._must_all_be_open([await reader.ask("begin", "begun", published=first) for reader in self._readers])
         plan = {
             "redis_url": self._target.redis_url,
             "channels": [self._target.prefix + channel for channel in self._channels],
@@ -156,19 +155,23 @@ class Session:
                     opened, patience = self._open, time.monotonic() + _OPEN_PATIENCE
                     self._progress("opening streams", opened, total)
                 if time.monotonic() > patience:
-                    raise BenchError(f"{opened:,} of {total:,} streams opened; the others never had a first byte.")
+                    raise BenchError(f"{opened:,} of {total:,} streams are open; the others never had a first byte.")
                 await asyncio.wait([waiting], timeout=0.1)
             ends: list[dict[str, Any]] = waiting.result()
         finally:
             waiting.cancel()
-        failures: Counter[str] = Counter()
-        for reader in ends:
-            failures.update(reader["failures"])
-        if failures:
-            opened = sum(reader["open"] for reader in ends)
-            why = ", ".join(f"{reason} ({count:,} times)" for reason, count in failures.most_common(3))
-            raise BenchError(f"{opened:,} of {total:,} streams opened: {why}.")
+        self._must_all_be_open(ends)
         return ends
+
+    def _must_all_be_open(self, readers: Sequence[dict[str, Any]]) -> None:
+        """Figures of a part of the streams would be figures of another load."""
+        opened = sum(reader["open"] for reader in readers)
+        if opened < self._load.streams:
+            failures: Counter[str] = Counter()
+            for reader in readers:
+                failures.update(reader["failures"])
+            why = ", ".join(f"{reason} ({count:,} times)" for reason, count in failures.most_common(3))
+            raise BenchError(f"{opened:,} of {self._load.streams:,} streams are open: {why}.")
 
     async def _settled_memory(self) -> int:
         """The server's memory once it no longer changes: connecting may need some for a moment."""

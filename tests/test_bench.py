@@ -1,0 +1,317 @@
+"""`gateway bench`: its figures are worth something only if it notices what is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.bench import payload
+from gateway.bench.decoder import ResponseError
+from gateway.bench.latencies import SHIFT, Latencies
+from gateway.bench.ledger import Ledger
+from gateway.bench.load import share
+from gateway.bench.reception import Reception
+from tests.harness.process import Process
+from tests.harness.servers import RedisServer, Worker
+from tests.harness.waiting import wait_until
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+STAMP = 1_000_000
+SIZE = 70
+
+
+# What a stream's bytes say
+
+
+def event(number: int) -> bytes:
+    """An event with all that may surround a payload."""
+    data = payload.encode(number, STAMP, SIZE)
+    return b"id: 1790000000123-9f3a61c2\ndata: " + data + b"\n\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def one_chunk_each(numbers: Sequence[int]) -> bytes:
+    return HEAD + chunk(b"retry: 2000\n\n") + b"".join(chunk(event(number)) for number in numbers)
+
+
+def all_in_one_chunk(numbers: Sequence[int]) -> bytes:
+    return HEAD + chunk(b"retry: 2000\n\n" + b"".join(map(event, numbers)))
+
+
+def chunks_that_cut_events(numbers: Sequence[int]) -> bytes:
+    """As a proxy may send it: chunks that end anywhere, even inside a number."""
+    body = b"retry: 2000\n\n:\n\n" + b"".join(map(event, numbers))
+    return HEAD + b"".join(chunk(body[start : start + 7]) for start in range(0, len(body), 7))
+
+
+def no_chunks(numbers: Sequence[int]) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    return head + b"retry: 2000\n\n" + b"".join(map(event, numbers))
+
+
+def with_carriage_returns(numbers: Sequence[int]) -> bytes:
+    """sse-starlette ends its lines like this."""
+    body = b"".join(chunk(event(number).replace(b"\n", b"\r\n")) for number in numbers)
+    return HEAD + chunk(b": connected\r\n\r\n") + body
+
+
+FRAMINGS = [one_chunk_each, all_in_one_chunk, chunks_that_cut_events, no_chunks, with_carriage_returns]
+
+
+def received(pieces: Sequence[bytes]) -> Reception:
+    reception = Reception(defaultdict(int))
+    for piece in pieces:
+        reception.feed(piece, STAMP)
+    return reception
+
+
+def findings(ledger: Ledger, published: int) -> dict[str, int]:
+    return {
+        "received": ledger.received,
+        "lost": ledger.lost(published),
+        "duplicates": ledger.duplicates,
+        "reordered": ledger.reordered,
+    }
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([0, 1, 2, 3], {"received": 4, "lost": 0, "duplicates": 0, "reordered": 0}),
+        ([0, 1, 3], {"received": 3, "lost": 1, "duplicates": 0, "reordered": 0}),
+        ([1, 2, 3], {"received": 3, "lost": 1, "duplicates": 0, "reordered": 0}),
+        ([0, 1, 2], {"received": 3, "lost": 1, "duplicates": 0, "reordered": 0}),
+        ([0, 1, 1, 2, 3], {"received": 4, "lost": 0, "duplicates": 1, "reordered": 0}),
+        ([0, 1, 2, 3, 0], {"received": 4, "lost": 0, "duplicates": 1, "reordered": 0}),
+        ([0, 2, 1, 3], {"received": 4, "lost": 0, "duplicates": 0, "reordered": 1}),
+        ([0, 3, 3, 1], {"received": 3, "lost": 1, "duplicates": 1, "reordered": 1}),
+    ],
+)
+def test_every_fault_is_noticed_wherever_the_bytes_are_cut(
+    framing: Any, numbers: list[int], expected: dict[str, int]
+) -> None:
+    data = framing(numbers)
+    for cut in range(len(data) + 1):
+        reception = received([data[:cut], data[cut:]])
+        assert findings(reception.ledger, 4) == expected, f"cut after {data[:cut][-20:]!r}"
+        assert sum(reception.latencies.values()) == len(numbers)
+    byte_by_byte = received([data[place : place + 1] for place in range(len(data))])
+    assert findings(byte_by_byte.ledger, 4) == expected
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_an_event_counts_only_when_it_is_whole(framing: Any) -> None:
+    data = framing([0, 1])
+    end = data.rfind(b"}")
+    assert received([data[:end]]).ledger.received == 1
+    assert received([data[: end + 1]]).ledger.received == 2
+
+
+def test_a_stream_is_open_with_the_first_byte_of_its_body() -> None:
+    data = one_chunk_each([])
+    body = data.index(b"retry")
+    for end in range(len(data) + 1):
+        assert received([data[:end]]).state.begun == (end > body)
+
+
+def test_the_last_chunk_ends_the_stream() -> None:
+    assert not received([one_chunk_each([0])]).state.ended
+    assert received([one_chunk_each([0]), b"0\r\n\r\n"]).state.ended
+
+
+def test_an_answer_of_known_length_is_a_stream_that_ended() -> None:
+    """The gateway turns clients away like this."""
+    data = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 20\r\n\r\n: full\nretry: 7407\n\n"
+    assert received([data]).state.ended
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", "HTTP 503"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n", "no text/event-stream"),
+        (HEAD + b"nonsense\r\n", "no size of a chunk"),
+        (HEAD + b"3\r\nabcde\r\n", "longer than it said"),
+    ],
+)
+def test_what_is_no_event_stream_is_refused(data: bytes, complaint: str) -> None:
+    with pytest.raises(ResponseError, match=complaint):
+        received([data])
+
+
+def test_streams_that_share_bytes_are_checked_each_by_itself() -> None:
+    """The decoder remembers pieces; what one stream has seen must not count for another."""
+    ahead, behind = received([one_chunk_each([0, 1])]), received([one_chunk_each([0])])
+    piece = chunk(event(2))
+    for reception in (ahead, behind):
+        reception.feed(piece, STAMP)
+    assert findings(ahead.ledger, 3) == {"received": 3, "lost": 0, "duplicates": 0, "reordered": 0}
+    assert findings(behind.ledger, 3) == {"received": 2, "lost": 1, "duplicates": 0, "reordered": 0}
+
+
+def test_a_new_count_begins_where_the_last_load_ended() -> None:
+    reception = received([one_chunk_each([0, 1, 2])])
+    reception.ledger.rebase(3)
+    reception.feed(chunk(event(3)) + chunk(event(5)), STAMP)
+    assert findings(reception.ledger, 6) == {"received": 2, "lost": 1, "duplicates": 0, "reordered": 0}
+
+
+# The arithmetic
+
+
+@pytest.mark.parametrize("size", [payload.SMALLEST, 110, 5000])
+def test_a_payload_has_the_size_asked_for_and_is_json(size: int) -> None:
+    data = payload.encode(123_456_789, 10**18, size)
+    assert len(data) == size
+    assert json.loads(data)["n"] == 123_456_789
+
+
+def test_messages_go_round_the_channels() -> None:
+    for channels in (1, 2, 7):
+        for messages in (0, 1, 6, 7, 8, 100):
+            shares = [share(channel, channels, messages) for channel in range(channels)]
+            assert sum(shares) == messages
+            assert max(shares) - min(shares) <= 1
+            assert shares == sorted(shares, reverse=True)
+
+
+def test_percentiles() -> None:
+    latencies = Latencies()
+    assert latencies.percentile(0.99) == 0
+    latencies.merge({str(5): 98, str(1000): 2})
+    assert latencies.percentile(0.5) == (6 << SHIFT) / 1e6
+    assert latencies.percentile(0.99) == latencies.percentile(1.0) == (1001 << SHIFT) / 1e6
+
+
+# The command, against real servers
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bench")
+
+
+@pytest.fixture(scope="module")
+def redis_server(directory: Path) -> Iterator[RedisServer]:
+    with RedisServer(directory) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def worker(directory: Path, redis_server: RedisServer) -> Iterator[Worker]:
+    with Worker(directory, redis_server.url) as running:
+        yield running
+
+
+def bench(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    return subprocess.run(
+        [sys.executable, "-m", "gateway", "bench", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**clean, **variables},
+        check=False,
+    )
+
+
+def test_everything_published_is_accounted_for(redis_server: RedisServer, worker: Worker) -> None:
+    run = bench(
+        "--url", worker.url, "--publish-redis-url", redis_server.url, "--pid", str(worker.pid),
+        "--streams", "50", "--rate", "100", "--duration", "0.2", "--channels", "3", "--processes", "2", "--json",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    # 20 messages round 3 channels: 7, 7 and 6; 50 streams: 17, 17 and 16.
+    assert found["result"]["expected"] == 7 * 17 + 7 * 17 + 6 * 16
+    assert found["result"]["received"] == found["result"]["expected"]
+    assert found["result"]["complete"] is True
+    assert found["result"]["lost"] == found["result"]["duplicates"] == found["result"]["out_of_order"] == 0
+    assert found["result"]["closed"] == 0
+    assert found["result"]["latency_ms"]["p50"] > 0
+    assert found["result"]["cpu_us_per_delivery"] is not None
+    assert found["opening"]["streams"] == 50
+
+
+def test_messages_that_do_not_arrive_are_lost_and_said_so(redis_server: RedisServer, worker: Worker) -> None:
+    """Published where the worker doesn't listen."""
+    run = bench(
+        "--url", worker.url, "--publish-redis-url", redis_server.url,
+        "--streams", "5", "--rate", "100", "--duration", "0.1",
+        GATEWAY_CHANNEL_PREFIX="elsewhere:",
+    )  # fmt: skip
+    assert run.returncode == 1, run.stderr
+    assert "0 of 50" in run.stdout
+    assert "LOSS: 50 deliveries on 5 streams" in run.stdout
+    assert "10 messages found no subscriber" in run.stdout
+
+
+def test_it_starts_everything_itself() -> None:
+    run = bench("--streams", "20", "--rate", "50", "--duration", "0.2", "--size", "3000")
+    assert run.returncode == 0, run.stderr
+    assert "200 of 200" in run.stdout
+
+
+def test_streams_that_are_turned_away_stop_it() -> None:
+    """The gateway turns away with a 200 and a clean end; the others' figures would be those of a smaller load."""
+    run = bench("--streams", "10", "--rate", "50", "--duration", "0.2", GATEWAY_MAX_STREAMS="4")
+    assert run.returncode == 1
+    assert "4 of 10 streams are open: the server ended the stream (6 times)" in run.stderr
+    assert not run.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_behind(directory: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "gateway", "bench", "--streams", "5", "--duration", "1000", "--rate", "1"]
+    with Process(command, directory / f"bench-{number}.log") as run:
+        # redis-server, worker, reader, publisher: then it is in the middle of it (so it is in the warm-up).
+        wait_until(lambda: len(children(run.pid)) == 4, "its four children")
+        begun = children(run.pid)
+        run.send_signal(number)
+        assert run.wait() != 0
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in begun), "all of them gone")
+    assert "Traceback" not in run.output
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_the_comparison_has_a_row_for_each_way() -> None:
+    run = bench("--compare", "--rounds", "1", "--streams", "20", "--rate", "40", "--duration", "0.5", "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert list(found["rows"]) == ["tutorial", "portable", "direct"]
+    for row in found["rows"].values():
+        (round_,) = row["rounds"]
+        assert round_["quiet"]["received"] == round_["quiet"]["expected"] == 20 * 5
+        assert round_["full"]["received"] == round_["full"]["expected"] == 20 * 20
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--url", "http://127.0.0.1:1", "--streams", "3"), "0 of 3 streams are open: Connection refused (3 times)."),
+        (("--url", "https://127.0.0.1:1"), "must begin with http://"),
+        (("--url", "http://127.0.0.1:1", "--pid", "4194305"), "The server process 4194305 is not there"),
+        (("--pid", "1"), "go with --url"),
+        (("--compare", "--url", "http://127.0.0.1:1"), "leave out --url"),
+        (("--size", "3"), "--size"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(arguments: tuple[str, ...], complaint: str) -> None:
+    run = bench(*arguments)
+    assert run.returncode != 0
+    assert complaint in run.stderr
+    assert "Traceback" not in run.stderr
