@@ -11,8 +11,11 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
 from gateway import console
+from gateway.broker.canary import Canary
+from gateway.broker.durable import Durable
 from gateway.broker.publisher import RedisPublisher
 from gateway.broker.pubsub import PubSub
+from gateway.fanout.catch_up import CatchUp
 from gateway.fanout.hub import Hub
 from gateway.fanout.interest import Interest
 from gateway.metrics import Metrics
@@ -24,6 +27,8 @@ from gateway.web.origins import Origins
 from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
 from gateway.web.publish import Publish
 from gateway.web.subscribe import Subscribe
+
+_SWEEP_INTERVAL = 1.0
 
 
 class Gateway:
@@ -44,8 +49,11 @@ class Gateway:
         self.metrics = Metrics()
         self.interest = Interest(settings.max_channels, settings.linger, clock)
         self.hub = Hub(settings, settings.max_streams or default_max_streams(), self.interest, self.metrics, clock)
-        self.pubsub = PubSub(settings, self.interest, self.hub.deliver, self.metrics)
-        self.publisher = RedisPublisher(settings)
+        self.durable = Durable(settings)
+        self.canary = Canary(settings, self.hub.history, self.metrics, clock)
+        self.pubsub = PubSub(settings, self.interest, self.hub, self.canary, self.durable, self.metrics)
+        self.publisher = RedisPublisher(settings, self.durable)
+        self.catch_up = CatchUp(self.hub.history, self.durable, settings.replay_events, self.metrics)
         self._origins = Origins(settings)
         self._redis_cli = redis_cli
         self.app = Starlette(
@@ -56,7 +64,7 @@ class Gateway:
         )
 
     def _routes(self) -> list[BaseRoute]:
-        subscribe = Subscribe(self.settings, self.hub, self.metrics)
+        subscribe = Subscribe(self.settings, self.hub, self.catch_up, self.metrics)
         publish = Publish(self.settings, self.publisher, self._origins, self.metrics)
         page = ConsolePage(self.settings, console.page(self._redis_cli), console.content_security_policy())
         ops = Ops(self.hub, self.interest, self.pubsub, self.metrics)
@@ -75,6 +83,7 @@ class Gateway:
         tasks = [
             asyncio.create_task(self.pubsub.run(), name="pubsub"),
             asyncio.create_task(self.hub.pinger.run(), name="pinger"),
+            asyncio.create_task(self._sweep(), name="sweep"),
         ]
         try:
             yield
@@ -83,6 +92,13 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.publisher.close()
+            await self.canary.close()
+            await self.durable.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_INTERVAL)
+            self.hub.sweep()
 
 
 def create_app(settings: Settings | None = None) -> Starlette:

@@ -22,6 +22,18 @@ class Metrics:
     """Ended streams, by reason."""
     turned_away: Counter[str] = field(default_factory=Counter)
     """Requests for a stream answered with `retry:` and a clean end, by reason."""
+    dropped_events: int = 0
+    """Events the overflow policy `drop-oldest` has dropped, per client."""
+    recovered: int = 0
+    """Durable events fetched after a lost connection to Redis."""
+    replayed: int = 0
+    """Events sent again to clients that came back, or asked for history."""
+    gaps: Counter[str] = field(default_factory=Counter)
+    """`gateway.gap` events, per client, by reason."""
+    history_reads: int = 0
+    """Reads of durable history in Redis for clients that came back."""
+    lag: float = 0.0
+    """Seconds the last canary took from this worker through Redis and back."""
     published: int = 0
     """Messages accepted over HTTP."""
     redis_connects: int = 0

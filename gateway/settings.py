@@ -120,7 +120,65 @@ class Settings(BaseSettings):
         ge=1024,
     )
 
+    # History
+    history_events: int = _field(
+        1000,
+        "events",
+        "Recent events a worker keeps of each channel for clients that come back; 0: none, and plain messages get "
+        "no ids.",
+        ge=0,
+    )
+    history_bytes: int = _field(
+        2_097_152, "bytes", "Size of the recent events of one channel; one event always fits.", ge=1024
+    )
+    history_total_bytes: int = _field(134_217_728, "bytes", "Size of all recent events of a worker.", ge=1024)
+    history_age: float = _field(300.0, "seconds", "How long a recent event is kept.", gt=0)
+    replay_events: int = _field(
+        10_000, "events", "Events sent again to one client; if it missed more, the newest, and a gap.", ge=1
+    )
+    durable_events: int = _field(
+        10_000, "events", "Durable events Redis keeps of each channel (about; it is trimmed in steps).", ge=1
+    )
+    durable_age: float = _field(
+        86_400.0, "seconds", "How long Redis keeps a durable event; 0: until there are too many.", ge=0
+    )
+    warm_channels: int = _field(
+        10_000,
+        "channels",
+        "Channels others listen to that a starting worker subscribes to before it is ready, so that it knows what a "
+        "client that moves to it may have missed; 0: none.",
+        ge=0,
+    )
+    overflow: StringList = _field(
+        ("disconnect",),
+        "list",
+        "What happens when a slow client's queue is full: `disconnect` (it comes back and resumes), `drop-oldest` "
+        "(with a gap event) or `latest` (only the newest event per channel waits); `pattern=policy` for some "
+        "channels, the first match counts.",
+    )
+
     # Times
+    canary_interval: float = _field(
+        1.0,
+        "seconds",
+        "How often a worker publishes to itself. If Redis is silent three times as long, it reconnects; 0: never.",
+        ge=0,
+    )
+    stall_timeout: float = _field(
+        60.0, "seconds", "A client that takes nothing for so long while events wait is ended; 0: never.", ge=0
+    )
+    max_age: float = _field(
+        0.0,
+        "seconds",
+        "A stream is ended after so long, give or take a tenth, and comes back, perhaps on a new worker; 0: never.",
+        ge=0,
+    )
+    accept_rate: float = _field(
+        0.0,
+        "streams/s",
+        "New streams taken per second; those beyond it are told to come back. 0: no limit.",
+        ge=0,
+    )
     ping_interval: float = _field(
         15.0, "seconds", "A stream is never silent for longer: idle ones get a comment; 0: no pings.", ge=0
     )
@@ -138,7 +196,7 @@ class Settings(BaseSettings):
         5.0, "seconds", "How long a new stream waits for Redis to confirm its channels.", gt=0
     )
     linger: float = _field(
-        5.0,
+        30.0,
         "seconds",
         "How long a channel stays subscribed after its last client left; reloading a page costs Redis nothing.",
         ge=0,
@@ -158,7 +216,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = _field("info", "choice", "What is logged.")
     access_log: bool = _field(False, "flag", "Log a line for every request.")
 
-    @field_validator("allowed_patterns", "cors_origins", mode="before")
+    @field_validator("allowed_patterns", "cors_origins", "overflow", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return (
@@ -190,6 +248,15 @@ class Settings(BaseSettings):
         for origin in value:
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin; one looks like https://www.example.com")
+        return value
+
+    @field_validator("overflow")
+    @classmethod
+    def _policies_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            policy = entry.rpartition("=")[2]
+            if policy not in ("disconnect", "drop-oldest", "latest"):
+                raise ValueError(f"{policy!r} is no policy; known are disconnect, drop-oldest and latest")
         return value
 
     @model_validator(mode="after")

@@ -273,7 +273,7 @@ def test_http_1_0_gets_a_stream_without_chunks(stack: Stack, channel: str) -> No
         answer += _read_until(connection, b"data: x\n\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
-    assert re.fullmatch(rb"retry: \d+\n\ndata: x\n\n", body), body
+    assert re.fullmatch(rb"retry: \d+\n\nid: \d+-[0-9a-f]{8}\ndata: x\n\n", body), body
 
 
 def test_a_request_body_on_get_is_ignored(stack: Stack, channel: str) -> None:

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from gateway.fanout.encoding import encoding
 from gateway.fanout.pinger import Pinger
-from gateway.fanout.subscriber import QueueLimits, Subscriber
+from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.topic import Topic
 
 INTERVAL = 15.0
@@ -15,16 +15,14 @@ class World:
 
     def __init__(self, interval: float = INTERVAL) -> None:
         self.now = 1000.0
-        self.pinger = Pinger(interval, lambda: self.now)
+        self.pinger = Pinger(interval, lambda: self.now, self._ping)
         self.topic = Topic("news", False)
-        self.subscriber = Subscriber((self.topic,), encoding(chunked=True, named=False), QueueLimits(10, 10_000))
-        self.subscriber.queueing = False
+        self.subscriber = Subscriber((self.topic,), encoding(chunked=True, named=False))
         self.pinged: list[float] = []
-        self.subscriber.write = self._write
         self.pinger.add(self.subscriber)
 
-    def _write(self, data: bytes) -> None:
-        assert data == b"3\r\n:\n\n\r\n"
+    def _ping(self, subscriber: Subscriber) -> None:
+        assert subscriber is self.subscriber
         self.pinged.append(self.now)
 
     def pass_time(self, seconds: float, deliver_every: float | None = None) -> None:
@@ -69,13 +67,6 @@ def test_a_stream_that_left_is_forgotten() -> None:
     world.pass_time(60)
     assert world.pinged == []
     assert not world.pinger._slots
-
-
-def test_a_queueing_stream_gets_one_ping_at_most() -> None:
-    world = World()
-    world.subscriber.queueing = True
-    world.pass_time(100)
-    assert world.subscriber.take() == b"3\r\n:\n\n\r\n"
 
 
 def test_zero_means_no_pings() -> None:

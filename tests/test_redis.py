@@ -1,5 +1,6 @@
 """Redis: how it is reached, what happens while it can't be, and what it forbids."""
 
+import json
 import statistics
 import threading
 import time
@@ -70,6 +71,8 @@ def test_a_lost_connection_alone_is_made_again(outage_worker: Worker, private_re
         client = private_redis.client()
         with open_stream(worker.url, "news") as stream:
             client.client_kill_filter(_type="pubsub")
+            lost = stream.next()
+            assert (lost.type, json.loads(lost.data)["reason"]) == ("gateway.gap", "redis_lost")
             wait_until(lambda: client.publish("news", "back") > 0, "subscribed again")
             assert stream.next().data == "back"
 

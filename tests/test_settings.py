@@ -18,7 +18,7 @@ def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytes
     monkeypatch.setenv("GATEWAY_PORT", "1234")
     monkeypatch.setenv("GATEWAY_HOST", "::1")
     settings = Settings.load({"port": "4321"})
-    assert (settings.port, settings.host, settings.linger) == (4321, "::1", 5.0)
+    assert (settings.port, settings.host, settings.linger) == (4321, "::1", 30.0)
 
 
 def test_lists_are_separated_by_commas_or_spaces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,3 +58,8 @@ def without_password(url: str) -> str:
     with contextlib.suppress(ValueError):
         query = "&".join(pair for pair in query.split("&") if not pair.startswith("password="))
     return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}{at}{place}", query=query))
+
+
+def glob_escape(prefix: bytes) -> bytes:
+    """The text so that it stands for itself in a Redis glob."""
+    return b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in prefix)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
+from redis.exceptions import ResponseError
 
 FIRST_PORT = 6379
 _PORTS_TRIED = 50
@@ -45,7 +46,17 @@ class _Handler(TCPFakeRequestHandler):  # type: ignore[misc]
         # The handler reads line by line, which takes minutes for a message of many lines, and makes the descriptor
         # non-blocking, so that a write that finds the socket's buffer full ends the connection.
         self.rfile = _PieceReader(self.connection)
+        # It also closes the connection after every error reply; a real server goes on, and redis-py relies on that
+        # (NOSCRIPT, then SCRIPT LOAD, on the same connection).
+        self._read_reply = self.current_client.read_response
+        self.current_client.read_response = self._reply_or_error
         self.writer.writer = self.wfile = _PatientWriter(self.connection)
+
+    def _reply_or_error(self) -> Any:
+        try:
+            return self._read_reply()
+        except ResponseError as error:
+            return error
 
 
 class _PieceReader:

@@ -1,18 +1,23 @@
 """The worker's one subscribing connection to Redis."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from redis.asyncio import Connection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from gateway.broker.client import connection_pool, new_connection, without_password
-from gateway.fanout.contracts import Publication
-from gateway.fanout.interest import Interest
+from gateway.broker.canary import Canary
+from gateway.broker.client import connection_pool, glob_escape, new_connection, without_password
+from gateway.broker.durable import Durable
+from gateway.fanout.contracts import Listener, Publication
+from gateway.fanout.ids import DurableId
+from gateway.fanout.interest import Interest, TooManyTopics
+from gateway.fanout.past import Past, PastUnavailable
 from gateway.fanout.topic import Topic
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -22,6 +27,11 @@ logger = logging.getLogger(__name__)
 _FIRST_BACKOFF = 0.05
 _NAMES_PER_COMMAND = 1000
 _NO_PROBLEM_YET = "not connected to Redis yet"
+_RECOVERING = "fetching what was missed while Redis was away"
+_RECOVERY_TIMEOUT = 5.0
+_SETTLE_STEP = 0.05
+_MAX_HELD = 20_000
+"""Messages held back while the hole before them is filled."""
 
 _Key = tuple[bool, bytes]
 """Whether it is a pattern, and its name in Redis."""
@@ -37,7 +47,9 @@ class PubSub:
     Args:
         settings: where Redis is.
         interest: what is wanted.
-        deliver: called with what arrived, in order; must not block.
+        listener: told of what arrived.
+        canary: watches over the connection.
+        durable: asked for what was missed while the connection was lost.
         metrics: where connects and failures are counted.
     """
 
@@ -45,20 +57,25 @@ class PubSub:
         self,
         settings: Settings,
         interest: Interest,
-        deliver: Callable[[Sequence[Publication]], None],
+        listener: Listener,
+        canary: Canary,
+        durable: Durable,
         metrics: Metrics,
     ) -> None:
         self._interest = interest
-        self._deliver = deliver
+        self._listener = listener
+        self._canary = canary
+        self._durable = durable
         self._metrics = metrics
         # No timeout of redis-py's: its writes then go through asyncio.wait_for, which before Python 3.12 loses a
         # cancellation that comes as the write completes (bpo-37658), and the task group would wait for ever.
         self._pool = connection_pool(settings, 1, socket_timeout=None)
         self._connect_timeout = settings.redis_connect_timeout
         self._url = without_password(settings.redis_url)
+        self._warm_channels = settings.warm_channels
         self._backoff_max = settings.redis_backoff_max
         self._prefix = settings.channel_prefix.encode()
-        self._pattern_prefix = _glob_escape(self._prefix)
+        self._pattern_prefix = glob_escape(self._prefix)
         # What was asked for on this connection and not given up, by its name in Redis.
         self._subscribed: dict[_Key, Topic] = {}
         # Commands sent and not yet answered. A topic counts as confirmed only when none is left: the answer
@@ -71,6 +88,10 @@ class PubSub:
         self._batch: list[Publication] = []
         self._last: Publication | None = None
         self._problem: str | None = _NO_PROBLEM_YET
+        self._was_connected = False
+        # While true, what comes is held back: the hole before it has to be filled first.
+        self._holding = False
+        self._settled = asyncio.Event()
 
     @property
     def problem(self) -> str | None:
@@ -89,11 +110,17 @@ class PubSub:
                 backoff = _FIRST_BACKOFF
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(connection))
+                    await self._subscribe_canary(connection)
+                    if not self._was_connected:
+                        await self._warm_up()
                     tasks.create_task(self._reconcile(connection))
+                    tasks.create_task(self._canary.watch())
+                    tasks.create_task(self._settle())
             except* (RedisError, OSError) as errors:
                 self._failed(_first(errors))
             finally:
-                self._flush()
+                self._release()
+                self._listener.broken_off()
                 self._interest.unconfirm_all()
                 await connection.disconnect(nowait=True)
             # Full jitter, so that a fleet of workers doesn't return in step.
@@ -103,7 +130,9 @@ class PubSub:
     def _begin(self) -> None:
         logger.info("connected to Redis at %s", self._url)
         self._metrics.redis_connects += 1
-        self._problem = None
+        self._problem = "listening to what the other workers listen to" if not self._was_connected else _RECOVERING
+        self._holding = self._was_connected
+        self._settled.clear()
         self._subscribed.clear()
         self._unanswered.clear()
         self._commands.clear()
@@ -128,10 +157,14 @@ class PubSub:
             except NoPermissionError as error:
                 self._refuse(str(error))
                 continue
+            self._canary.heard()
             kind = reply[0]
             if kind == b"message":
                 topic = self._subscribed.get((False, reply[1]))
                 if topic is None:
+                    if reply[1] == self._canary.channel:
+                        self._flush()
+                        self._canary.echo(reply[2])
                     continue
                 publication = Publication(topic.name, reply[2], (topic,))
             elif kind == b"pmessage":
@@ -147,6 +180,8 @@ class PubSub:
             self._batch.append(publication)
             if len(self._batch) == 1:
                 loop.call_soon(self._flush)
+            elif len(self._batch) > _MAX_HELD:
+                self._give_up_recovery()
 
     def _from_pattern(self, pattern: bytes, name: bytes, payload: bytes) -> Publication | None:
         """A message heard through a pattern, unless it could be joined to the same message heard before.
@@ -177,10 +212,10 @@ class PubSub:
         return None
 
     def _flush(self) -> None:
-        if self._batch:
+        if self._batch and not self._holding:
             batch, self._batch = self._batch, []
             try:
-                self._deliver(batch)
+                self._listener.deliver(batch)
             except Exception:  # a fault of ours must not cost the connection
                 logger.exception("delivering %d messages failed", len(batch))
 
@@ -193,7 +228,9 @@ class PubSub:
         if self._is_last_answer(key):
             topic = self._subscribed.get(key)
             if topic is not None:
-                topic.confirm()
+                self._listener.opened(topic)
+        if not self._unanswered:
+            self._settled.set()
 
     def _refuse(self, why: str) -> None:
         """The oldest unanswered command was refused as a whole, because of one of its channels."""
@@ -205,6 +242,8 @@ class PubSub:
             if len(command.keys) > 1:
                 self._refused.append(topic)
                 self._interest.changed.set()
+            elif key[1] == self._canary.channel:
+                self._canary.forbidden()
             else:
                 self._metrics.redis_failures["NoPermissionError"] += 1
                 logger.warning("Redis at %s refuses the subscription to %r: %s", self._url, topic.name, why)
@@ -222,6 +261,8 @@ class PubSub:
         while True:
             self._interest.changed.clear()
             expired = self._interest.take_expired()
+            for topic in expired:
+                self._listener.given_up(topic)
             await self._send(connection, "UNSUBSCRIBE", [t for t in expired if not t.is_pattern])
             await self._send(connection, "PUNSUBSCRIBE", [t for t in expired if t.is_pattern])
             new = self._interest.take_new()
@@ -238,6 +279,70 @@ class PubSub:
                 assert next_expiry is not None
                 # A timer may fire a clock tick early; without this the loop would spin until it has passed.
                 await asyncio.sleep(max(0.0, next_expiry - loop.time()))
+
+    async def _subscribe_canary(self, connection: Connection) -> None:
+        if self._canary.enabled:
+            key = (False, self._canary.channel)
+            self._unanswered[key] += 1
+            self._commands.append(_Command([key]))
+            await connection.send_command("SUBSCRIBE", self._canary.channel, check_health=False)
+
+    async def _warm_up(self) -> None:
+        """Want what others listen to, so that clients who move here find their place.
+
+        What goes on without it: a client that comes from another worker would be told of a gap.
+        """
+        try:
+            for name in await self._durable.channels(self._warm_channels):
+                topic = self._interest.want(name, False)
+                if not topic.size:
+                    self._interest.release(topic)
+        except (RedisError, OSError, TooManyTopics) as error:
+            logger.warning("could not ask Redis what others listen to: %s", error)
+
+    async def _settle(self) -> None:
+        """Wait until everything is subscribed to; then fill the hole the lost connection has left, and go on."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._durable.install()
+        while self._interest.has_new or self._unanswered or self._refused:
+            self._settled.clear()
+            try:
+                async with asyncio.timeout(_SETTLE_STEP):
+                    await self._settled.wait()
+            except TimeoutError:
+                continue
+        if self._holding:
+            pasts = await self._missed()
+            if self._holding:
+                self._listener.interrupted(pasts)
+                self._release()
+        self._was_connected = True
+        self._problem = None
+
+    async def _missed(self) -> dict[str, Past] | None:
+        newest = self._listener.newest
+        if not self._canary.enabled or newest == DurableId(0, 0):
+            return None
+        names = [topic.name for topic in self._interest if not topic.is_pattern]
+        pasts: dict[str, Past] = {}
+        try:
+            async with asyncio.timeout(_RECOVERY_TIMEOUT):
+                await self._durable.check(newest)
+                for start in range(0, len(names), _NAMES_PER_COMMAND):
+                    pasts |= await self._durable.after(names[start : start + _NAMES_PER_COMMAND], newest)
+        except (PastUnavailable, TimeoutError):
+            return None
+        return pasts
+
+    def _give_up_recovery(self) -> None:
+        """More has come than may be held back: what was missed is told of instead of fetched."""
+        if self._holding:
+            self._listener.interrupted(None)
+            self._release()
+
+    def _release(self) -> None:
+        self._holding = False
+        self._flush()
 
     async def _send(self, connection: Connection, command: str, topics: Sequence[Topic]) -> None:
         for start in range(0, len(topics), _NAMES_PER_COMMAND):
@@ -281,7 +386,3 @@ def _explain(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
     return str(error) or type(error).__name__
-
-
-def _glob_escape(prefix: bytes) -> bytes:
-    return b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in prefix)

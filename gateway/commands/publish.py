@@ -9,10 +9,11 @@ from typing import Any
 import click
 import orjson
 
+from gateway.broker.durable import Durable
 from gateway.broker.publisher import RedisPublisher
 from gateway.commands.settings_options import load, settings_options
 from gateway.fanout.contracts import PublishFailed
-from gateway.fanout.event import Undeliverable, parse
+from gateway.fanout.event import Undeliverable, check_publishable
 from gateway.fanout.names import BadName, check_channel
 from gateway.settings import Settings, SettingsError
 
@@ -25,27 +26,36 @@ from gateway.settings import Settings, SettingsError
 @click.argument("data")
 @click.option("--event", "event", help="The event's type; the browser's default is `message`.")
 @click.option("--id", "id_", help="The event's id, which a browser sends back when it reconnects.")
+@click.option("--durable", is_flag=True, help="Keep it in Redis, so that clients that are away get it later.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 @settings_options(Settings, only=("redis_url", "channel_prefix"))
-def publish(channel: str, data: str, event: str | None, id_: str | None, as_json: bool, **flags: Any) -> None:
+def publish(
+    channel: str, data: str, event: str | None, id_: str | None, durable: bool, as_json: bool, **flags: Any
+) -> None:
     """Publish DATA on CHANNEL, as redis-cli PUBLISH does.
 
     With `-` as DATA each line of standard input is a message, sent as soon as it is read.
     """
     settings = load(Settings, flags)
     messages = receivers = 0
+    last_id = ""
     try:
         check_channel(channel, settings.max_channel_bytes)
         with asyncio.Runner() as runner:
-            publisher = RedisPublisher(settings)
+            kept = Durable(settings)
+            publisher = RedisPublisher(settings, kept)
             try:
                 for payload in _payloads(data):
                     message = _message(payload, event, id_)
-                    parse(message, settings.max_payload_bytes, settings.max_id_bytes)
-                    receivers = runner.run(publisher.publish(channel, message))
+                    check_publishable(message, durable, settings.max_payload_bytes, settings.max_id_bytes)
+                    if durable:
+                        last_id = runner.run(publisher.publish_durable(channel, message))
+                    else:
+                        receivers = runner.run(publisher.publish(channel, message))
                     messages += 1
             finally:
                 runner.run(publisher.close())
+                runner.run(kept.close())
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     except (BadName, Undeliverable) as error:
@@ -54,11 +64,13 @@ def publish(channel: str, data: str, event: str | None, id_: str | None, as_json
         raise click.ClickException(f"Redis did not take the message: {error}") from None
     except KeyboardInterrupt:
         pass
+    outcome = {"id": last_id} if durable else {"receivers": receivers}
     if as_json:
-        click.echo(json.dumps({"channel": channel, "messages": messages, "receivers": receivers}))
+        click.echo(json.dumps({"channel": channel, "messages": messages, **outcome}))
     else:
         count = f"{messages} messages" if messages != 1 else "1 message"
-        click.echo(f"{count} published on {channel}, received by {receivers} Redis connection(s).")
+        result = f"kept as {last_id}" if durable else f"received by {receivers} Redis connection(s)"
+        click.echo(f"{count} published on {channel}, {result}.")
 
 
 def _payloads(data: str) -> Iterator[bytes]:

@@ -1,7 +1,10 @@
 """What the parts expect of each other; small on purpose."""
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from gateway.fanout.ids import DurableId
+from gateway.fanout.past import Past
 from gateway.fanout.topic import Topic
 
 
@@ -17,6 +20,33 @@ class Publication(NamedTuple):
     topics: tuple[Topic, ...]
     seen: tuple[Topic, ...] = ()
     """Topics whose subscribers had it with an earlier batch."""
+
+
+class Listener(Protocol):
+    """Who is told of what comes."""
+
+    @property
+    def newest(self) -> DurableId:
+        """Every durable message up to this id, on channels that were subscribed to, has been received."""
+
+    def deliver(self, batch: Sequence[Publication]) -> None:
+        """Messages, in the order of their publishing; must not block."""
+
+    def opened(self, topic: Topic) -> None:
+        """The topic is subscribed to."""
+
+    def given_up(self, topic: Topic) -> None:
+        """It no longer is."""
+
+    def broken_off(self) -> None:
+        """The connection was lost."""
+
+    def interrupted(self, pasts: Mapping[str, Past] | None) -> None:
+        """The connection is back, and everything subscribed to again.
+
+        Args:
+            pasts: what durable history has of each channel since `newest`; None if it could not be read.
+        """
 
 
 class Source(Protocol):
@@ -39,6 +69,16 @@ class Publisher(Protocol):
 
         Returns:
             How many Redis connections received it.
+
+        Raises:
+            PublishFailed: Redis can't be reached or refused.
+        """
+
+    async def publish_durable(self, channel: str, payload: bytes) -> str:
+        """Publish and keep.
+
+        Returns:
+            The event's id.
 
         Raises:
             PublishFailed: Redis can't be reached or refused.

@@ -29,6 +29,10 @@ class Encoding:
             return self.wrap(b"".join([event.frame_as(channel) for event in events]))
         return self.wrap(b"".join([event.frame for event in events]))
 
+    def frames(self, events: Iterable[tuple[str, Event]]) -> bytes:
+        """Events of several channels, each with its channel, not wrapped yet."""
+        return b"".join([event.frame_as(channel) if self._named else event.frame for channel, event in events])
+
     def wrap(self, data: bytes) -> bytes:
         """`data` as one HTTP chunk (RFC 9112, 7.1) where the stream is chunked, else as it is."""
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data

@@ -12,11 +12,16 @@ from typing import Any
 
 import orjson
 
+from gateway.fanout.ids import DurableId, parse_durable
+
 ENVELOPE_KEYS = frozenset(("event", "data", "id", "retry", "comment"))
 RESERVED_PREFIX = "gateway."
 """Channels and event types that begin so are the gateway's own."""
 MAX_RETRY_MS = 86_400_000
 """A day: a publisher's typing error must not keep browsers away for weeks."""
+
+DURABLE_MARK = b"\x1egateway:"
+"""What a durable message begins with in Pub/Sub; the functions in broker/durable.lua write it."""
 
 _JSON_SPACE = b" \t\r\n"
 # CR, LF and NUL end a field or make a browser ignore it (HTML standard, 9.2.6).
@@ -28,7 +33,7 @@ class Undeliverable(ValueError):
     """A message that is refused as a whole.
 
     Attributes:
-        reason: one word for the metric: `too_large`, `not_utf8` or `bad_envelope`.
+        reason: one word for the metric: `too_large`, `not_utf8`, `bad_envelope` or `bad_durable`.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -41,16 +46,24 @@ class Event:
 
     Attributes:
         type: the event's type; None means the browser's default, "message".
-        id: the id its publisher gave it, or None.
+        id: its id, or None.
+        durable: its id if it is a durable one, else None.
         frame: its bytes in an event stream, blank line included.
     """
 
-    __slots__ = ("frame", "id", "type")
+    __slots__ = ("durable", "frame", "id", "type")
 
-    def __init__(self, frame: bytes, type_: str | None = None, id_: str | None = None) -> None:
+    def __init__(
+        self, frame: bytes, type_: str | None = None, id_: str | None = None, durable: DurableId | None = None
+    ) -> None:
         self.frame = frame
         self.type = type_
         self.id = id_
+        self.durable = durable
+
+    def with_id(self, id_: str) -> "Event":
+        """The same event with an id."""
+        return Event(b"id: %b\n%b" % (id_.encode(), self.frame), self.type, id_, self.durable)
 
     def frame_as(self, type_: str) -> bytes:
         """The frame for clients that want events without a type of their own to have this one."""
@@ -63,6 +76,8 @@ def parse(payload: bytes, max_payload_bytes: int, max_id_bytes: int) -> Event:
     Raises:
         Undeliverable: not UTF-8, larger than allowed, or an envelope with a field that can't be.
     """
+    if payload.startswith(DURABLE_MARK):
+        return _parse_durable(payload, max_payload_bytes, max_id_bytes)
     if len(payload) > max_payload_bytes:
         raise Undeliverable("too_large", f"{len(payload)} bytes; at most {max_payload_bytes} are delivered")
     if not payload.isascii():
@@ -76,6 +91,23 @@ def parse(payload: bytes, max_payload_bytes: int, max_id_bytes: int) -> Event:
     return _from_envelope(envelope, payload, max_id_bytes)
 
 
+def check_publishable(payload: bytes, durable: bool, max_payload_bytes: int, max_id_bytes: int) -> None:
+    """Say beforehand what would be refused later, where its sender can learn of it.
+
+    Raises:
+        Undeliverable: as `parse` does; and for durable messages with an id of their own.
+    """
+    if payload.startswith(DURABLE_MARK):
+        raise Undeliverable("bad_durable", "it begins with the mark that Redis puts before durable messages")
+    if parse(payload, max_payload_bytes, max_id_bytes).id is not None and durable:
+        raise _bad("id", "is not possible in a durable message: it gets its id from Redis' clock")
+
+
+def durable_payload(id_: DurableId, payload: bytes) -> bytes:
+    """A durable message as it goes through Pub/Sub: marked, with its id in front."""
+    return b"%b%b\n%b" % (DURABLE_MARK, str(id_).encode(), payload)
+
+
 def own_event(type_: str, fields: dict[str, Any]) -> Event:
     """One of the gateway's in-band events, such as `gateway.gap`; `fields` become its data, as JSON."""
     return Event(b"event: %b\ndata: %b\n\n" % (type_.encode(), orjson.dumps(fields)), type_)
@@ -84,6 +116,21 @@ def own_event(type_: str, fields: dict[str, Any]) -> Event:
 def retry_frame(seconds: float) -> bytes:
     """The line that tells a client its reconnection time; no event is dispatched for it."""
     return b"retry: %d\n\n" % (seconds * 1000)
+
+
+def _parse_durable(payload: bytes, max_payload_bytes: int, max_id_bytes: int) -> Event:
+    head, _, body = payload.partition(b"\n")
+    id_ = parse_durable(head.removeprefix(DURABLE_MARK).decode(errors="replace"))
+    if id_ is None:
+        raise Undeliverable("bad_durable", "the mark of a durable message without an id")
+    if body.startswith(DURABLE_MARK):
+        raise Undeliverable("bad_durable", "marked as durable twice")
+    event = parse(body, max_payload_bytes, max_id_bytes)
+    if event.id is not None:
+        raise _bad("id", "is not possible in a durable message: it gets its id from Redis' clock")
+    event = event.with_id(str(id_))
+    event.durable = id_
+    return event
 
 
 def _envelope(payload: bytes) -> dict[str, Any] | None:

@@ -2,16 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from gateway.fanout.ages import Ages
+from gateway.fanout.backlog import Backlog, QueueLimits
+from gateway.fanout.budget import Budget
 from gateway.fanout.contracts import Publication
 from gateway.fanout.encoding import Encoding
 from gateway.fanout.event import RESERVED_PREFIX, Event, Undeliverable, parse
+from gateway.fanout.gaps import gap
+from gateway.fanout.history import History
+from gateway.fanout.ids import DurableId
 from gateway.fanout.interest import Interest, TooManyTopics
+from gateway.fanout.past import Past
 from gateway.fanout.pinger import Pinger
-from gateway.fanout.subscriber import QueueLimits, Subscriber
+from gateway.fanout.policies import Policies
+from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.throttle import Throttle
-from gateway.fanout.topic import Topic, TopicRefused
+from gateway.fanout.topic import Groups, Topic, TopicRefused
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -22,12 +30,27 @@ class TurnedAway(Exception):
     """A stream can't be had just now, and can later.
 
     Attributes:
-        reason: `draining`, `full` or `redis_away`.
+        reason: `draining`, `full`, `busy` or `redis_away`.
     """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class _Run:
+    """Events of one channel that go the same way."""
+
+    __slots__ = ("channel", "events", "seen", "topics")
+
+    def __init__(self, publication: Publication, event: Event) -> None:
+        self.channel = publication.channel
+        self.topics = publication.topics
+        self.seen = publication.seen
+        self.events = [event]
+
+    def takes(self, publication: Publication) -> bool:
+        return (self.channel, self.topics, self.seen) == (publication.channel, publication.topics, publication.seen)
 
 
 class Hub:
@@ -37,6 +60,7 @@ class Hub:
 
     Attributes:
         draining: no new subscribers are taken.
+        history: what was received lately.
     """
 
     def __init__(
@@ -49,16 +73,23 @@ class Hub:
     ) -> None:
         self.draining = False
         self.max_streams = max_streams
-        self.pinger = Pinger(settings.ping_interval, clock)
+        self.history = History(settings, clock)
+        self.pinger = Pinger(settings.ping_interval, clock, self.ping)
         self._interest = interest
         self._metrics = metrics
         self._clock = clock
+        self._ages = Ages(settings.max_age, clock)
+        self._budget = Budget(settings.accept_rate, clock)
+        self._policies = Policies(settings.overflow)
         self._limits = QueueLimits(settings.queue_events, settings.queue_bytes)
+        self._stall_timeout = settings.stall_timeout
         self._max_payload_bytes = settings.max_payload_bytes
         self._max_id_bytes = settings.max_id_bytes
         self._subscribe_timeout = settings.subscribe_timeout
         self._subscribers: set[Subscriber] = set()
+        self._behind: set[Subscriber] = set()
         self._log_refused = Throttle(1.0, clock)
+        self._last_event: Event | None = None
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -69,11 +100,16 @@ class Hub:
         return list(self._subscribers)
 
     @property
+    def backlogs(self) -> list[Backlog]:
+        """What waits for slow clients."""
+        return [subscriber.backlog for subscriber in self._behind if subscriber.backlog is not None]
+
+    @property
     def full(self) -> bool:
         return len(self._subscribers) >= self.max_streams
 
     def subscribe(self, channels: Iterable[str], patterns: Iterable[str], encoding: Encoding) -> Subscriber:
-        """Register a subscriber; from now on what it wants goes to its queue.
+        """Register a subscriber: Redis is asked for what it wants. It gets nothing until it joins.
 
         Raises:
             TurnedAway: draining, or a limit of this worker is reached.
@@ -82,6 +118,8 @@ class Hub:
             raise TurnedAway("draining")
         if self.full:
             raise TurnedAway("full")
+        if not self._budget.take():
+            raise TurnedAway("busy")
         topics: list[Topic] = []
         try:
             topics.extend(self._interest.want(name, False) for name in channels)
@@ -89,11 +127,12 @@ class Hub:
         except TooManyTopics:
             self._release(topics)
             raise TurnedAway("full") from None
-        subscriber = Subscriber(tuple(topics), encoding, self._limits)
+        subscriber = Subscriber(tuple(topics), encoding)
         for topic in topics:
-            topic.add(subscriber)
+            topic.size += 1
         self._subscribers.add(subscriber)
         self.pinger.add(subscriber)
+        self._ages.add(subscriber)
         self._metrics.streams_opened += 1
         return subscriber
 
@@ -121,15 +160,24 @@ class Hub:
             self.leave(subscriber, "client")
             raise
 
+    def join(self, subscriber: Subscriber) -> None:
+        """From now on the subscriber gets what comes, into its queue until its stream has begun."""
+        if subscriber.closed is None:
+            for topic in subscriber.topics:
+                topic.add(subscriber)
+
     def leave(self, subscriber: Subscriber, reason: str) -> None:
         """Forget a subscriber; the second time does nothing."""
         if subscriber.closed is not None:
             return
         subscriber.closed = reason
         self._subscribers.discard(subscriber)
+        self._behind.discard(subscriber)
         self.pinger.discard(subscriber)
+        self._ages.discard(subscriber)
         for topic in subscriber.topics:
             topic.discard(subscriber)
+            topic.size -= 1
         self._release(subscriber.topics)
         self._metrics.streams_closed[reason] += 1
 
@@ -142,39 +190,141 @@ class Hub:
 
     def drop(self, subscriber: Subscriber, reason: str) -> None:
         """End a stream at once, as a lost connection would."""
+        backlog = subscriber.backlog
         logger.info(
-            "stream dropped: %s, %d events and %d bytes behind, channels %s",
+            "stream dropped: %s, %d events and %d bytes behind for %.1f s, channels %s",
             reason,
-            subscriber.queued_events,
-            subscriber.queued_bytes,
+            backlog.events if backlog else 0,
+            backlog.bytes if backlog else 0,
+            self._clock() - backlog.since if backlog else 0,
             ", ".join(topic.name for topic in subscriber.topics[:5]),
         )
         self.leave(subscriber, reason)
         if subscriber.sink is not None:
             subscriber.sink.abort()
 
+    @property
+    def newest(self) -> DurableId:
+        """Every durable message up to this id, on channels that were subscribed to, has been received."""
+        return self.history.clock
+
+    def broken_off(self) -> None:
+        """The connection to Redis was lost."""
+        self.history.break_off()
+
+    def opened(self, topic: Topic) -> None:
+        """Redis has confirmed the topic."""
+        self.history.open(topic)
+        topic.confirm()
+
+    def given_up(self, topic: Topic) -> None:
+        """The topic is not subscribed to any more."""
+        self.history.close(topic)
+
+    def interrupted(self, pasts: Mapping[str, Past] | None) -> None:
+        """The connection to Redis was lost and is back: fill the hole where that is possible, else tell of it.
+
+        Args:
+            pasts: what Redis kept of the channels since then; None if it could not be asked.
+        """
+        topics = list(self._interest)
+        # Along the one clock, as they were published: the last id a client has seen stands for all before it.
+        missed = [
+            (event.durable, topic, event)
+            for topic in topics
+            if (past := _past(pasts, topic))
+            for event in past.events
+        ]
+        for _, topic, event in sorted(missed, key=lambda entry: entry[0] or DurableId(0, 0)):
+            self._deliver_kept(topic, event)
+        for topic in topics:
+            past = _past(pasts, topic)
+            # A channel on which nothing but durable messages was seen has lost nothing that isn't filled now.
+            filled = past is not None and past.exists and not self.history.chain(topic.name).plain
+            if not filled or (past is not None and past.gap is not None):
+                reason = past.gap if past is not None and past.gap is not None else "redis_lost"
+                event = gap(topic.name, reason, None)
+                self.history.record_gap(topic, event)
+                self._metrics.gaps[reason] += topic.size
+                self._fan_out(topic.name, (topic,), (), [event], self._clock(), (_single, _joint))
+
     def deliver(self, batch: Sequence[Publication]) -> None:
-        """Hand out what arrived together: each client gets one write for each channel."""
-        runs: dict[tuple[str, tuple[Topic, ...], tuple[Topic, ...]], list[Event]] = {}
-        for channel, payload, topics, seen in batch:
-            if not seen:
-                self._metrics.messages += 1
-            if channel.startswith(RESERVED_PREFIX):
+        """Hand out what arrived together.
+
+        A client of one channel gets one write for all of it. A client of several gets the events in the order in
+        which they were published, so that the last id it has seen stands for all that came before.
+        """
+        in_order: list[_Run] = []
+        for publication in batch:
+            event = self._event(publication)
+            if event is None:
                 continue
-            try:
-                event = parse(payload, self._max_payload_bytes, self._max_id_bytes)
-            except Undeliverable as refusal:
-                if not seen:
-                    self._refuse(channel, refusal)
-                continue
-            except Exception:  # a fault of ours: it must not cost the messages that came with this one
-                logger.exception("message on %r could not be read", channel)
-                self._metrics.refused_messages["fault"] += 1
-                continue
-            runs.setdefault((channel, topics, seen), []).append(event)
+            if in_order and in_order[-1].takes(publication):
+                in_order[-1].events.append(event)
+            else:
+                in_order.append(_Run(publication, event))
         now = self._clock()
-        for (channel, topics, seen), events in runs.items():
-            self._fan_out(channel, topics, seen, events, now)
+        if len(in_order) == 1:
+            run = in_order[0]
+            self._fan_out(run.channel, run.topics, run.seen, run.events, now, (_single, _joint))
+            return
+        by_channel: dict[tuple[str, tuple[Topic, ...], tuple[Topic, ...]], list[Event]] = {}
+        for run in in_order:
+            by_channel.setdefault((run.channel, run.topics, run.seen), []).extend(run.events)
+            self._fan_out(run.channel, run.topics, run.seen, run.events, now, (_joint,))
+        for (channel, topics, seen), events in by_channel.items():
+            self._fan_out(channel, topics, seen, events, now, (_single,))
+
+    def ping(self, subscriber: Subscriber) -> None:
+        """Send a comment, unless bytes are under way anyway."""
+        if not subscriber.queueing:
+            subscriber.write(subscriber.encoding.ping)
+        elif subscriber.backlog is None and subscriber.sink is not None:
+            subscriber.backlog = Backlog(self._limits, self._clock())
+            subscriber.backlog.add(subscriber.encoding.ping, 0, "", "disconnect")
+            self._behind.add(subscriber)
+            subscriber.sink.wake()
+
+    def sweep(self) -> None:
+        """End streams that stand still or are old, and forget old events; to be called every second or so."""
+        self.history.sweep()
+        for subscriber in self._ages.due():
+            self.end(subscriber, "max_age")
+        now = self._clock()
+        for subscriber in list(self._behind):
+            if subscriber.backlog is None:
+                self._behind.discard(subscriber)
+            elif self._stall_timeout and now - subscriber.backlog.since > self._stall_timeout:
+                self.drop(subscriber, "stalled")
+
+    def _event(self, publication: Publication) -> Event | None:
+        """The event of a publication, with its id and kept; None if there is nothing to deliver."""
+        channel, payload, topics, seen = publication
+        if channel.startswith(RESERVED_PREFIX):
+            return None
+        if seen:  # the rest of the publication before, for topics whose share came later
+            if self._last_event is not None:
+                self.history.keep(channel, topics, self._last_event)
+            return self._last_event
+        self._metrics.messages += 1
+        self._last_event = None
+        try:
+            event = parse(payload, self._max_payload_bytes, self._max_id_bytes)
+        except Undeliverable as refusal:
+            self._refuse(channel, refusal)
+            return None
+        except Exception:  # a fault of ours: it must not cost the messages that came with this one
+            logger.exception("message on %r could not be read", channel)
+            self._metrics.refused_messages["fault"] += 1
+            return None
+        self._last_event = self.history.record(channel, topics, event, payload)
+        return self._last_event
+
+    def _deliver_kept(self, topic: Topic, event: Event) -> None:
+        recorded = self.history.record(topic.name, (topic,), event, event.frame)
+        if recorded is not None:
+            self._metrics.recovered += 1
+            self._fan_out(topic.name, (topic,), (), [recorded], self._clock(), (_single, _joint))
 
     def _fan_out(
         self,
@@ -183,28 +333,54 @@ class Hub:
         seen: tuple[Topic, ...],
         events: list[Event],
         now: float,
+        kinds: tuple[Callable[[Topic], Groups], ...],
     ) -> None:
         # The hot path: per client and message, what stands in the inner loop and nothing else.
         pieces: dict[Encoding, bytes] = {}
-        overflowed: list[Subscriber] = []
+        behind: list[Subscriber] = []
         count = len(events)
         for topic in topics:
             topic.last_delivery = now
-            for encoding, members in topic.groups.items():
-                recipients = _without(members, seen, encoding) if seen else members
-                piece = pieces.get(encoding)
-                if piece is None:
-                    piece = pieces[encoding] = encoding.encode(channel, events)
-                for subscriber in recipients:
-                    if subscriber.queueing:
-                        if not subscriber.enqueue(piece, count):
-                            overflowed.append(subscriber)
-                    else:
-                        subscriber.write(piece)
-                self._metrics.deliveries += len(recipients) * count
+            for kind in kinds:
+                for encoding, members in kind(topic).items():
+                    recipients = _without(members, seen, encoding) if seen else members
+                    piece = pieces.get(encoding)
+                    if piece is None:
+                        piece = pieces[encoding] = encoding.encode(channel, events)
+                    for subscriber in recipients:
+                        if subscriber.queueing:
+                            behind.append(subscriber)
+                        else:
+                            subscriber.write(piece)
+                    self._metrics.deliveries += len(recipients) * count
             seen = (*seen, topic)
-        for subscriber in overflowed:
-            self.drop(subscriber, "overflow")
+        if behind:
+            self._queue(behind, pieces, channel, events, now)
+
+    def _queue(
+        self,
+        subscribers: list[Subscriber],
+        pieces: dict[Encoding, bytes],
+        channel: str,
+        events: list[Event],
+        now: float,
+    ) -> None:
+        policy = self._policies.of(channel)
+        if policy == "latest" and len(events) > 1:
+            events = events[-1:]
+            pieces = {encoding: encoding.encode(channel, events) for encoding in pieces}
+        for subscriber in subscribers:
+            backlog = subscriber.backlog
+            if backlog is None:
+                backlog = subscriber.backlog = Backlog(self._limits, now)
+                self._behind.add(subscriber)
+            dropped = backlog.dropped
+            if not backlog.add(pieces[subscriber.encoding], len(events), channel, policy):
+                self.drop(subscriber, "overflow")
+                continue
+            self._metrics.dropped_events += backlog.dropped - dropped
+            if subscriber.sink is not None:
+                subscriber.sink.wake()
 
     def _refuse(self, channel: str, refusal: Undeliverable) -> None:
         self._metrics.refused_messages[refusal.reason] += 1
@@ -218,6 +394,18 @@ class Hub:
                 self._interest.release(topic)
 
 
+def _past(pasts: Mapping[str, Past] | None, topic: Topic) -> Past | None:
+    return None if pasts is None or topic.is_pattern else pasts.get(topic.name)
+
+
+def _single(topic: Topic) -> Groups:
+    return topic.single
+
+
+def _joint(topic: Topic) -> Groups:
+    return topic.joint
+
+
 def _without(members: set[Subscriber], seen: tuple[Topic, ...], encoding: Encoding) -> set[Subscriber]:
     """Those who had the message through none of the topics `seen`."""
-    return members.difference(*[topic.groups.get(encoding, ()) for topic in seen])
+    return members.difference(*[groups.get(encoding, ()) for topic in seen for groups in (topic.single, topic.joint)])

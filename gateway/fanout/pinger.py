@@ -17,10 +17,12 @@ class Pinger:
     Args:
         interval: seconds; 0 never pings.
         clock: event loop time.
+        ping: sends one.
     """
 
-    def __init__(self, interval: float, clock: Callable[[], float]) -> None:
+    def __init__(self, interval: float, clock: Callable[[], float], ping: Callable[[Subscriber], None]) -> None:
         self._interval = interval
+        self._ping = ping
         self._clock = clock
         self._step = interval / _SLOTS_PER_INTERVAL
         self._slots: dict[int, set[Subscriber]] = {}
@@ -52,7 +54,7 @@ class Pinger:
             for subscriber in self._slots.pop(self._next, ()):
                 last = max(topic.last_delivery for topic in subscriber.topics)
                 if last <= now - self._interval + 2 * self._step:
-                    subscriber.ping()
+                    self._ping(subscriber)
                     self.pings += 1
                     last = now
                 self._schedule(subscriber, last)

@@ -1,11 +1,17 @@
 """What one subscription in Redis brings, and who wants it."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
+
+from gateway.fanout.encoding import Encoding
+from gateway.fanout.ring import Ring
 
 if TYPE_CHECKING:
-    from gateway.fanout.encoding import Encoding
+    # Only the type: a subscriber holds its topics, and a topic's own code needs no more than their encoding.
     from gateway.fanout.subscriber import Subscriber
+
+
+Groups: TypeAlias = "dict[Encoding, set[Subscriber]]"
 
 
 class TopicRefused(Exception):
@@ -18,8 +24,10 @@ class Topic:
     Attributes:
         name: the channel's name, or the pattern, as clients spell it.
         is_pattern: whether `name` is a pattern.
-        groups: its subscribers, by the encoding they share.
-        size: how many subscribers there are.
+        single: the subscribers that listen to this channel alone, by the encoding they share.
+        joint: those that listen to more, or to a pattern: to them the order between channels matters.
+        size: how many subscribers there are, those included that have not joined yet.
+        ring: recent events; None until Redis has confirmed for the first time.
         refusal: why Redis refused the subscription, or None.
         confirmed: whether Redis has confirmed the subscription on the connection in use.
         last_delivery: when something was last delivered (event loop time, seconds).
@@ -28,34 +36,43 @@ class Topic:
     __slots__ = (
         "_confirmation",
         "confirmed",
-        "groups",
         "is_pattern",
+        "joint",
         "last_delivery",
         "name",
         "refusal",
+        "ring",
+        "single",
         "size",
     )
 
     def __init__(self, name: str, is_pattern: bool) -> None:
         self.name = name
         self.is_pattern = is_pattern
-        self.groups: dict[Encoding, set[Subscriber]] = {}
+        self.single: Groups = {}
+        self.joint: Groups = {}
         self.size = 0
+        self.ring: Ring | None = None
         self.confirmed = False
         self.last_delivery = 0.0
         self.refusal: str | None = None
         self._confirmation: asyncio.Future[None] | None = None
 
     def add(self, subscriber: "Subscriber") -> None:
-        self.groups.setdefault(subscriber.encoding, set()).add(subscriber)
-        self.size += 1
+        """From now on the subscriber gets what comes."""
+        self._groups(subscriber).setdefault(subscriber.encoding, set()).add(subscriber)
 
     def discard(self, subscriber: "Subscriber") -> None:
-        group = self.groups[subscriber.encoding]
-        group.remove(subscriber)
-        self.size -= 1
-        if not group:
-            del self.groups[subscriber.encoding]
+        """The subscriber gets nothing any more, if it ever did."""
+        groups = self._groups(subscriber)
+        group = groups.get(subscriber.encoding)
+        if group is not None:
+            group.discard(subscriber)
+            if not group:
+                del groups[subscriber.encoding]
+
+    def _groups(self, subscriber: "Subscriber") -> Groups:
+        return self.joint if self.is_pattern or len(subscriber.topics) > 1 else self.single
 
     def confirm(self) -> None:
         """Redis has confirmed: whoever waits may go on."""

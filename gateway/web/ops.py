@@ -62,20 +62,27 @@ class _Collector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         hub, counts = self._hub, self._metrics
-        queued = [subscriber for subscriber in hub.subscribers if subscriber.queued_events]
+        backlogs = hub.backlogs
         yield _gauge("streams", "Open streams.", len(hub))
         yield _gauge("streams_limit", "Streams this worker takes.", hub.max_streams)
         yield _gauge("channels", "Channels and patterns subscribed to in Redis.", len(self._interest))
         yield _gauge("redis_connected", "1 while messages can arrive from Redis.", int(self._source.problem is None))
         yield _gauge("draining", "1 while this worker is going.", int(hub.draining))
-        yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(queued))
-        yield _gauge("queued_events", "Events waiting for slow clients.", sum(s.queued_events for s in queued))
-        yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(s.queued_bytes for s in queued))
+        yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(backlogs))
+        yield _gauge("queued_events", "Events waiting for slow clients.", sum(backlog.events for backlog in backlogs))
+        yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(backlog.bytes for backlog in backlogs))
+        yield _gauge("history_bytes", "Size of the recent events kept.", hub.history.bytes)
+        yield _gauge("redis_lag_seconds", "From this worker through Redis and back.", counts.lag)
         yield _gauge("tasks", "Tasks of the event loop; does not grow with direct streams.", len(asyncio.all_tasks()))
         yield _counter("messages", "Messages received from Redis.", counts.messages)
         yield _counter("deliveries", "Events handed to streams.", counts.deliveries)
         yield _counter("published", "Messages accepted over HTTP.", counts.published)
         yield _counter("pings", "Comments sent to idle streams.", hub.pinger.pings)
+        yield _counter("dropped_events", "Events dropped for slow clients (drop-oldest).", counts.dropped_events)
+        yield _counter("recovered", "Durable events fetched after a lost connection to Redis.", counts.recovered)
+        yield _counter("replayed", "Events sent again to clients that came back.", counts.replayed)
+        yield _counter("history_reads", "Reads of durable history for clients that came back.", counts.history_reads)
+        yield _counter("gaps", "Gap events sent, by reason.", counts.gaps, "reason")
         yield _counter("redis_connects", "Connections made to Redis.", counts.redis_connects)
         yield _counter("streams_opened", "Streams begun.", counts.streams_opened)
         yield _counter("streams_closed", "Streams ended, by reason.", counts.streams_closed, "reason")

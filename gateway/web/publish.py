@@ -6,7 +6,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.fanout.contracts import Publisher, PublishFailed
-from gateway.fanout.event import Undeliverable, parse
+from gateway.fanout.event import Undeliverable, check_publishable
 from gateway.fanout.names import BadName, check_channel
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -35,9 +35,7 @@ class Publish:
                 "only those reach it who may publish.",
             )
         self._check_origin(scope)
-        for name, _ in query_pairs(scope["query_string"]):
-            if name != "token":
-                raise Problem(400, f"There is no parameter {name!r} here.")
+        durable = _durable(scope["query_string"])
         try:
             channel = check_channel(channel_in_path(scope) or "", settings.max_channel_bytes)
         except BadName as error:
@@ -47,16 +45,20 @@ class Publish:
         except ClientGone:
             return
         try:
-            parse(payload, settings.max_payload_bytes, settings.max_id_bytes)
+            check_publishable(payload, durable, settings.max_payload_bytes, settings.max_id_bytes)
         except Undeliverable as refusal:
             self._metrics.refused_messages[refusal.reason] += 1
             raise Problem(400, f"The message can't be delivered: {refusal}.") from None
         try:
-            receivers = await self._publisher.publish(channel, payload)
+            answer: dict[str, object] = {"channel": channel}
+            if durable:
+                answer["id"] = await self._publisher.publish_durable(channel, payload)
+            else:
+                answer["receivers"] = await self._publisher.publish(channel, payload)
         except PublishFailed as error:
             raise Problem(503, f"Redis did not take the message: {error}.", {"Retry-After": "1"}) from None
         self._metrics.published += 1
-        await JSONResponse({"channel": channel, "receivers": receivers})(scope, receive, send)
+        await JSONResponse(answer)(scope, receive, send)
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other sites: a browser sends a plain POST for them without asking first (no preflight)."""
@@ -68,3 +70,15 @@ class Publish:
         host = headers.get(b"host", b"").decode("latin-1")
         if urlsplit(origin).netloc != host and urlsplit(origin).hostname != urlsplit(f"//{host}").hostname:
             raise Problem(403, f"Pages from {origin} may not publish here; the setting cors_origins says which may.")
+
+
+def _durable(query_string: bytes) -> bool:
+    durable = False
+    for name, value in query_pairs(query_string):
+        if name == "durable":
+            if value not in ("0", "1"):
+                raise Problem(400, f"durable={value!r} is not known; it is 1 or 0.")
+            durable = value == "1"
+        elif name != "token":
+            raise Problem(400, f"There is no parameter {name!r} here; known are durable and token.")
+    return durable

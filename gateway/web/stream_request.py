@@ -1,8 +1,9 @@
 """What a client asks for when it asks for a stream."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
 import orjson
@@ -13,8 +14,8 @@ from gateway.web.problem import Problem
 
 # EventSource polyfills can't set headers and send the id in the query; each spells it in its own way.
 _LAST_EVENT_ID = ("last_event_id", "lastEventId", "Last-Event-ID")
-_PARAMETERS = ("channel", "pattern", "events", "token", *_LAST_EVENT_ID)
-_MEMBERS = ("channels", "patterns", "events", "last_event_id")
+_PARAMETERS = ("channel", "pattern", "events", "history", "token", *_LAST_EVENT_ID)
+_MEMBERS = ("channels", "patterns", "events", "history", "last_event_id")
 _MAX_PARAMETERS = 20_000
 
 
@@ -26,13 +27,25 @@ class StreamRequest:
         channels: names of channels, each once.
         patterns: Redis globs, each once.
         last_event_id: where the client was when it lost its last stream; None for a new one.
+        history: how many kept events of each channel come first.
         named: events without a type of their own get their channel's name as type.
     """
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
     last_event_id: str | None
+    history: int
     named: bool
+
+
+class _Asked(NamedTuple):
+    """What was asked for, in either form, not checked yet."""
+
+    channels: list[str]
+    patterns: list[str]
+    events: str | None
+    history: str | None
+    last_event_id: str | None
 
 
 def from_query(
@@ -58,7 +71,8 @@ def from_query(
         else:
             raise Problem(400, f"There is no parameter {name!r}; known are {', '.join(_PARAMETERS)}.")
     last_event_id = next((single[name] for name in _LAST_EVENT_ID if name in single), None)
-    return _checked(settings, channels, patterns, single.get("events"), last_event_id, headers)
+    asked = _Asked(channels, patterns, single.get("events"), single.get("history"), last_event_id)
+    return _checked(settings, asked, headers)
 
 
 def from_json(
@@ -86,9 +100,12 @@ def from_json(
     for name, member in (("events", events), ("last_event_id", last_event_id)):
         if member is not None and not isinstance(member, str):
             raise Problem(400, f"The member {name} must be a string.")
-    return _checked(
-        settings, _strings(value, "channels"), _strings(value, "patterns"), events, last_event_id, headers
-    )
+    history = value.get("history")
+    if history is not None and type(history) is not int:
+        raise Problem(400, "The member history must be a whole number.")
+    text = None if history is None else str(history)
+    asked = _Asked(_strings(value, "channels"), _strings(value, "patterns"), events, text, last_event_id)
+    return _checked(settings, asked, headers)
 
 
 def query_pairs(query_string: bytes) -> list[tuple[str, str]]:
@@ -116,16 +133,9 @@ def _strings(body: dict[str, Any], name: str) -> list[str]:
     return value
 
 
-def _checked(
-    settings: Settings,
-    channels: list[str],
-    patterns: list[str],
-    events: str | None,
-    last_event_id: str | None,
-    headers: Iterable[tuple[bytes, bytes]],
-) -> StreamRequest:
-    unique_channels = tuple(dict.fromkeys(channels))
-    unique_patterns = tuple(dict.fromkeys(patterns))
+def _checked(settings: Settings, asked: _Asked, headers: Iterable[tuple[bytes, bytes]]) -> StreamRequest:
+    unique_channels = tuple(dict.fromkeys(asked.channels))
+    unique_patterns = tuple(dict.fromkeys(asked.patterns))
     count = len(unique_channels) + len(unique_patterns)
     if not count:
         raise Problem(400, "Name at least one channel: /events?channel=news")
@@ -144,14 +154,25 @@ def _checked(
         raise Problem(403, f"{error}.") from None
     except BadName as error:
         raise Problem(400, f"{error}.") from None
-    if events not in (None, "channel"):
-        raise Problem(400, f"events={events!r} is not known; the only value is 'channel'.")
+    if asked.events not in (None, "channel"):
+        raise Problem(400, f"events={asked.events!r} is not known; the only value is 'channel'.")
     return StreamRequest(
         unique_channels,
         unique_patterns,
-        _checked_id(settings, headers, last_event_id),
-        events == "channel",
+        _checked_id(settings, headers, asked.last_event_id),
+        _count(settings, asked.history),
+        asked.events == "channel",
     )
+
+
+def _count(settings: Settings, text: str | None) -> int:
+    if text is None:
+        return 0
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > settings.replay_events:
+        raise Problem(
+            400, f"history={text!r} is not possible; it is a number of events up to {settings.replay_events}."
+        )
+    return int(text)
 
 
 def _checked_id(settings: Settings, headers: Iterable[tuple[bytes, bytes]], given: str | None) -> str | None:

@@ -5,9 +5,11 @@ import random
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.fanout.catch_up import CatchUp
 from gateway.fanout.encoding import encoding
-from gateway.fanout.event import own_event, retry_frame
+from gateway.fanout.event import retry_frame
 from gateway.fanout.hub import Hub, TurnedAway
+from gateway.fanout.resume import NO_REPLAY
 from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.topic import TopicRefused
 from gateway.metrics import Metrics
@@ -24,9 +26,10 @@ from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
 class Subscribe:
     """The endpoint; an ASGI application, because the direct path needs `scope` and `send` themselves."""
 
-    def __init__(self, settings: Settings, hub: Hub, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, hub: Hub, catch_up: CatchUp, metrics: Metrics) -> None:
         self._settings = settings
         self._hub = hub
+        self._catch_up = catch_up
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,13 +48,14 @@ class Subscribe:
                 encoding(chunked=handle is not None and handle.chunked, named=request.named),
             )
             await self._hub.confirmed(subscriber)
+            first = await self._first(request, subscriber)
+            self._hub.join(subscriber)
         except TurnedAway as refusal:
             answer = turn_away(refusal.reason, self._settings.retry_busy, self._metrics)
             await answer(scope, receive, send)
             return
         except TopicRefused as refusal:
             raise Problem(403, f"Redis does not let this gateway subscribe to that: {refusal}.") from None
-        first = self._first(request)
         if handle is None:
             await PortableStream(self._hub, subscriber, first, STREAM_HEADERS)(scope, receive, send)
         else:
@@ -86,19 +90,20 @@ class Subscribe:
             raise
         DirectStream(self._hub, subscriber).begin(handle, first, self._settings.write_buffer_bytes)
 
-    def _first(self, request: StreamRequest) -> bytes:
-        first = retry_frame(random.uniform(self._settings.retry_min, self._settings.retry_max))
-        if request.last_event_id is not None:
-            # This worker keeps no history, so what was missed is unknown; saying nothing would be a silent loss.
-            gaps = [
-                own_event(
-                    "gateway.gap",
-                    {"channel": channel, "reason": "no_history", "since": request.last_event_id},
-                ).frame
-                for channel in (*request.channels, *request.patterns)
-            ]
-            first += b"".join(gaps)
-        return first
+    async def _first(self, request: StreamRequest, subscriber: Subscriber) -> bytes:
+        """What the stream begins with; right after it the subscriber joins, with nothing awaited in between."""
+        try:
+            if request.last_event_id is not None:
+                replay = await self._catch_up.after(subscriber.topics, request.last_event_id)
+            elif request.history:
+                replay = await self._catch_up.last(subscriber.topics, request.history)
+            else:
+                replay = NO_REPLAY
+        except BaseException:
+            self._hub.leave(subscriber, "client")
+            raise
+        retry = retry_frame(random.uniform(self._settings.retry_min, self._settings.retry_max))
+        return retry + subscriber.encoding.frames(replay.events)
 
 
 _DIRECT_HEADERS = [

@@ -10,6 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.harness.stream import publishers_id
 from tests.harness.waiting import wait_until
 
 CONNECTING, OPEN, CLOSED = 0, 1, 2
@@ -81,8 +82,8 @@ class Listener:
 
     @property
     def events(self) -> list[tuple[str, str, str]]:
-        """(type, data, lastEventId) of each event."""
-        return [(type_, data, id_) for type_, data, id_ in self._ask("s.events")]
+        """(type, data, lastEventId) of each event; an id the gateway gave is left out."""
+        return [(type_, data, publishers_id(id_)) for type_, data, id_ in self._ask("s.events")]
 
     def wait_open(self) -> None:
         wait_until(lambda: self.state == OPEN, f"EventSource of {self._address} open")

@@ -1,0 +1,166 @@
+"""What a worker remembers of what went by, within limits of count, size and age."""
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from gateway.fanout.event import Event
+from gateway.fanout.ids import DurableId, RingId, chain_hash, digest, unheard
+from gateway.fanout.ring import Entry, Ring
+from gateway.fanout.topic import Topic
+from gateway.settings import Settings
+
+_HASHES_REMEMBERED = 64
+
+_ENTRY_OVERHEAD = 300
+"""Bytes an entry takes beside its frame: the objects and the index."""
+
+
+class Chain:
+    """One channel's last messages, as far as ids need them.
+
+    Attributes:
+        durable: the newest durable id heard.
+        plain: whether a message that is not durable was heard.
+    """
+
+    __slots__ = ("_before_last", "_last", "_times", "durable", "plain")
+
+    def __init__(self) -> None:
+        self.durable = DurableId(0, 0)
+        self.plain = False
+        self._before_last = unheard()
+        self._last = unheard()
+        # When the latest hashes were given, so that no id is given twice.
+        self._times: dict[str, int] = {}
+
+    def next_id(self, payload: bytes, now_ms: int) -> RingId:
+        """The id of the next message."""
+        this = digest(payload)
+        hash_ = chain_hash(self._before_last, self._last, this)
+        self._before_last, self._last = self._last, this
+        now_ms = max(now_ms, self._times.pop(hash_, 0) + 1)
+        self._times[hash_] = now_ms
+        if len(self._times) > _HASHES_REMEMBERED:
+            self._times = {hash_: given for hash_, given in self._times.items() if given >= now_ms}
+        return RingId(now_ms, hash_)
+
+    def break_off(self) -> None:
+        """Messages may have been missed: the predecessors of the next one are not known."""
+        self._before_last = unheard()
+        self._last = unheard()
+
+
+class History:
+    """Keeps recent events in the rings of their topics, and gives plain ones their ids.
+
+    Attributes:
+        seq: how many events this worker has received; the place of the newest in their order.
+        clock: the newest durable id known, of any channel.
+        clock_offset_ms: what to add to this machine's time to have Redis' time.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self.seq = 0
+        self.clock = DurableId(0, 0)
+        self.clock_offset_ms = 0
+        self.bytes = 0
+        self._clock = clock
+        self._events = settings.history_events
+        self._ring_bytes = settings.history_bytes
+        self._total_bytes = settings.history_total_bytes
+        self._age = settings.history_age
+        self._max_chains = settings.max_channels
+        self._chains: OrderedDict[str, Chain] = OrderedDict()
+        # All entries of all rings in the order they came, to find the oldest; those evicted meanwhile are skipped.
+        self._order: deque[tuple[Ring, int, float]] = deque()
+
+    @property
+    def enabled(self) -> bool:
+        return self._events > 0
+
+    def open(self, topic: Topic) -> None:
+        """Redis has confirmed the topic: from now on it is complete."""
+        if topic.ring is None:
+            topic.ring = Ring(self.seq)
+
+    def close(self, topic: Topic) -> None:
+        """The topic was given up."""
+        if topic.ring is not None:
+            self.bytes -= topic.ring.evict_through(self.seq)
+            topic.ring = None
+        if topic.is_pattern:
+            self._chains.clear()
+        else:
+            self._chains.pop(topic.name, None)
+
+    def chain(self, channel: str) -> Chain:
+        chain = self._chains.get(channel)
+        if chain is None:
+            chain = self._chains[channel] = Chain()
+            if len(self._chains) > self._max_chains:
+                self._chains.popitem(last=False)
+        else:
+            self._chains.move_to_end(channel)
+        return chain
+
+    def break_off(self) -> None:
+        """The connection was lost: what follows doesn't follow what was heard before."""
+        for chain in self._chains.values():
+            chain.break_off()
+
+    def record(self, channel: str, topics: tuple[Topic, ...], event: Event, payload: bytes) -> Event | None:
+        """Keep an event that has come in.
+
+        Returns:
+            The event with its id; None if it is a durable one that was had before.
+        """
+        chain = self.chain(channel)
+        if event.durable is not None:
+            if event.durable <= chain.durable:
+                return None
+            chain.durable = event.durable
+            self.clock = max(self.clock, event.durable)
+        else:
+            chain.plain = True
+        self.seq += 1
+        if not self.enabled:
+            return event
+        now_ms = int(time.time() * 1000) + self.clock_offset_ms
+        ring_id = chain.next_id(payload, now_ms)
+        if event.id is None:
+            event = event.with_id(str(ring_id))
+        self.keep(channel, topics, event, now_ms)
+        return event
+
+    def keep(self, channel: str, topics: tuple[Topic, ...], event: Event, now_ms: int = 0) -> None:
+        """Put the newest event into the rings of its topics."""
+        if not self.enabled:
+            return
+        now = self._clock()
+        entry = Entry(self.seq, channel, event, now_ms, now, len(event.frame) + _ENTRY_OVERHEAD)
+        for topic in topics:
+            ring = topic.ring
+            if ring is None:
+                continue
+            ring.append(entry)
+            self.bytes += entry.size
+            self._order.append((ring, entry.seq, now))
+            while len(ring) > self._events or (ring.bytes > self._ring_bytes and len(ring) > 1):
+                self.bytes -= ring.evict().size
+        self._evict_oldest(now)
+
+    def record_gap(self, topic: Topic, event: Event) -> None:
+        """Keep a gap in its place, for those who resume from before it."""
+        self.seq += 1
+        self.keep(topic.name, (topic,), event)
+
+    def sweep(self) -> None:
+        """Forget what is too old; called now and then for channels on which nothing comes any more."""
+        self._evict_oldest(self._clock())
+
+    def _evict_oldest(self, now: float) -> None:
+        order = self._order
+        while order and (self.bytes > self._total_bytes or order[0][2] < now - self._age):
+            ring, seq, _ = order.popleft()
+            self.bytes -= ring.evict_through(seq)

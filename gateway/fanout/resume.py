@@ -1,0 +1,151 @@
+"""What a client gets first: what it missed, what is kept, and what it must know to be missing."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from gateway.fanout.event import Event
+from gateway.fanout.gaps import gap
+from gateway.fanout.history import History
+from gateway.fanout.ids import DurableId, parse_durable
+from gateway.fanout.past import Past
+from gateway.fanout.topic import Topic
+
+_START = DurableId(0, 0)
+
+
+class Replay(NamedTuple):
+    """Events for one client, in order, each with its channel; gaps come first."""
+
+    events: list[tuple[str, Event]]
+    gaps: int
+
+
+NO_REPLAY = Replay([], 0)
+
+
+class _Piece(NamedTuple):
+    # Sorted by the first three: along the one clock of durable events, plain ones where they stood among them.
+    clock: DurableId
+    from_ring: bool
+    seq: int
+    channel: str
+    event: Event
+
+
+def channels_to_read(topics: Iterable[Topic], last_event_id: str) -> list[str]:
+    """The channels for which this worker's rings can't tell what came after the id, and Redis may."""
+    if parse_durable(last_event_id) is None:
+        return []
+    seq = _find(topics, last_event_id)
+    return [topic.name for topic in topics if not topic.is_pattern and not _covers(topic, seq)]
+
+
+def channels_to_read_last(topics: Iterable[Topic], count: int) -> list[str]:
+    """The channels of which this worker has fewer than `count` events."""
+    return [
+        topic.name
+        for topic in topics
+        if not topic.is_pattern and (topic.ring is None or len(topic.ring.last(count)) < count)
+    ]
+
+
+def replay_after(
+    topics: Iterable[Topic], last_event_id: str, pasts: Mapping[str, Past] | None, history: History, limit: int
+) -> Replay:
+    """What came after the id.
+
+    Args:
+        topics: the client's.
+        last_event_id: where it was.
+        pasts: durable history of the channels that `channels_to_read` named, read since; None: it could not be.
+        history: this worker's.
+        limit: how many events at most.
+    """
+    seq = _find(topics, last_event_id)
+    durable = parse_durable(last_event_id)
+    gaps: list[tuple[str, Event]] = []
+    pieces: list[_Piece] = []
+
+    def missing(topic: Topic, reason: str) -> None:
+        gaps.append((topic.name, gap(topic.name, reason, last_event_id)))
+
+    for topic in topics:
+        past = None if pasts is None else pasts.get(topic.name)
+        if _covers(topic, seq):
+            assert seq is not None
+            pieces += _from_ring(topic, seq, _START)
+        elif durable is None or topic.is_pattern:
+            missing(topic, "unknown_id" if seq is None else "not_kept")
+            if seq is not None:
+                pieces += _from_ring(topic, seq, _START)
+        elif past is None:
+            missing(topic, "history_unavailable")
+        else:
+            if past.gap is not None:
+                missing(topic, past.gap)
+            elif not past.exists or history.chain(topic.name).plain:
+                # Plain messages may have come between; they leave no trace in Redis.
+                missing(topic, "not_kept")
+            pieces += _joined(topic, past, durable)
+    return _in_order(pieces, gaps, limit, last_event_id)
+
+
+def replay_last(topics: Iterable[Topic], count: int, pasts: Mapping[str, Past] | None, limit: int) -> Replay:
+    """The newest `count` events of each topic; arguments as for `replay_after`."""
+    pieces: list[_Piece] = []
+    for topic in topics:
+        past = None if pasts is None else pasts.get(topic.name)
+        kept = _from_ring(topic, -1, _START) if past is None else _joined(topic, past, _START)
+        pieces += [piece for piece in sorted(kept, key=_place)[-count:] if piece.event.id is not None]
+    return _in_order(pieces, [], limit, None)
+
+
+def _place(piece: _Piece) -> tuple[DurableId, bool, int]:
+    return piece[:3]
+
+
+def _find(topics: Iterable[Topic], last_event_id: str) -> int | None:
+    for topic in topics:
+        if topic.ring is not None and (seq := topic.ring.find(last_event_id)) is not None:
+            return seq
+    return None
+
+
+def _covers(topic: Topic, seq: int | None) -> bool:
+    return seq is not None and topic.ring is not None and topic.ring.since <= seq
+
+
+def _from_ring(topic: Topic, seq: int, floor: DurableId) -> list[_Piece]:
+    pieces = []
+    clock = floor
+    for entry in topic.ring.after(seq) if topic.ring is not None else ():
+        if entry.event.durable is not None:
+            clock = max(clock, entry.event.durable)
+        pieces.append(_Piece(clock, True, entry.seq, entry.channel, entry.event))
+    return pieces
+
+
+def _joined(topic: Topic, past: Past, after: DurableId) -> list[_Piece]:
+    """Durable history, then the ring, each durable event once."""
+    in_ring = {entry.event.durable for entry in topic.ring.after(-1)} if topic.ring is not None else set()
+    pieces = [
+        _Piece(event.durable, False, 0, topic.name, event)
+        for event in past.events
+        if event.durable is not None and event.durable > after and event.durable not in in_ring
+    ]
+    floor = pieces[-1].clock if pieces else _START
+    return pieces + [
+        piece for piece in _from_ring(topic, -1, floor) if piece.event.durable is None or piece.event.durable > after
+    ]
+
+
+def _in_order(pieces: list[_Piece], gaps: list[tuple[str, Event]], limit: int, since: str | None) -> Replay:
+    # An event that came through a channel and a pattern is in both their rings.
+    unique = {(piece.seq or piece.clock, piece.channel): piece for piece in pieces}
+    ordered = sorted(unique.values(), key=_place)
+    if len(ordered) > limit:
+        cut = {piece.channel for piece in ordered[:-limit]}
+        gaps = gaps + [(channel, gap(channel, "too_many", since)) for channel in sorted(cut)]
+        ordered = ordered[-limit:]
+    count = len(gaps) + sum(piece.event.type == "gateway.gap" for piece in ordered)
+    return Replay(gaps + [(piece.channel, piece.event) for piece in ordered], count)

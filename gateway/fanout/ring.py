@@ -1,0 +1,131 @@
+"""The recent events of one topic, so that a client can go on where it was."""
+
+from collections import deque
+from typing import NamedTuple
+
+from gateway.fanout.event import Event
+from gateway.fanout.ids import RingId, parse_ring
+
+CLOCK_TOLERANCE_MS = 5_000
+"""How far apart two workers' receipt times of one message may lie. Wider, and a repetition of the same three messages
+could be taken for the one that is looked for, and what lies between would be lost without a word."""
+
+
+class Entry(NamedTuple):
+    """One event kept.
+
+    Attributes:
+        seq: its place in the order in which this worker received everything.
+        channel: where it was published.
+        event: the event, or a gap event, which is kept in its place like any other.
+        time_ms: when it was received, on Redis' clock.
+        time: the same on the event loop's clock, in seconds, for its age.
+        size: bytes it is counted with.
+    """
+
+    seq: int
+    channel: str
+    event: Event
+    time_ms: int
+    time: float
+    size: int
+
+
+class Ring:
+    """Events in the order of their receipt.
+
+    Attributes:
+        since: everything received after this place in the order is here.
+        bytes: size of all entries.
+    """
+
+    __slots__ = ("_base", "_entries", "_places", "bytes", "since")
+
+    def __init__(self, since: int) -> None:
+        self.since = since
+        self.bytes = 0
+        self._entries: deque[Entry] = deque()
+        # From an id (or its hash, for those workers give) to where its events stand, counted from the first ever.
+        self._places: dict[str, list[int]] = {}
+        self._base = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def append(self, entry: Entry) -> None:
+        key = _key(entry.event.id)
+        if key is not None:
+            self._places.setdefault(key, []).append(self._base + len(self._entries))
+        self._entries.append(entry)
+        self.bytes += entry.size
+
+    def evict(self) -> Entry:
+        """Forget the oldest entry."""
+        entry = self._entries.popleft()
+        self._base += 1
+        self.bytes -= entry.size
+        self.since = entry.seq
+        key = _key(entry.event.id)
+        if key is not None:
+            places = self._places[key]
+            places.pop(0)
+            if not places:
+                del self._places[key]
+        return entry
+
+    def evict_through(self, seq: int) -> int:
+        """Forget the entries up to that place in the order; returns how many bytes they were."""
+        before = self.bytes
+        while self._entries and self._entries[0].seq <= seq:
+            self.evict()
+        return before - self.bytes
+
+    def after(self, seq: int) -> list[Entry]:
+        """The entries after that place in the order."""
+        found = []
+        for entry in reversed(self._entries):
+            if entry.seq <= seq:
+                break
+            found.append(entry)
+        found.reverse()
+        return found
+
+    def last(self, count: int) -> list[Entry]:
+        """The newest `count` entries that are events with an id (gaps are not)."""
+        found: list[Entry] = []
+        for entry in reversed(self._entries):
+            if len(found) == count:
+                break
+            if entry.event.id is not None:
+                found.append(entry)
+        found.reverse()
+        return found
+
+    def find(self, id_: str) -> int | None:
+        """The place in the order of the event a client names; None if it is not here.
+
+        Ids that workers give are found by their hash, nearest in time, for another worker may have received the
+        message a little earlier or later. Of two equally near the earlier is taken: repeating an event is better
+        than losing one.
+        """
+        places = self._places.get(_key(id_) or "")
+        if not places:
+            return None
+        candidates = [self._entries[place - self._base] for place in places]
+        wanted = parse_ring(id_)
+        if wanted is None:
+            return candidates[-1].seq
+        nearest = min(candidates, key=lambda entry: abs(_ms(entry) - wanted.ms))
+        return nearest.seq if abs(_ms(nearest) - wanted.ms) <= CLOCK_TOLERANCE_MS else None
+
+
+def _key(id_: str | None) -> str | None:
+    if not id_:
+        return None
+    ring_id = parse_ring(id_)
+    return ring_id.hash if ring_id else id_
+
+
+def _ms(entry: Entry) -> int:
+    ring_id: RingId | None = parse_ring(entry.event.id or "")
+    return ring_id.ms if ring_id else entry.time_ms
