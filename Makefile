@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
@@ -9,13 +10,17 @@ INSTALLED := $(VENV)/.installed
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(INSTALLED): pyproject.toml gateway/__init__.py
+$(RUNNABLE): pyproject.toml gateway/__init__.py
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(INSTALLED): $(RUNNABLE)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test,check]'
 	@touch $@
 
-run: $(INSTALLED) ## install into .venv and start `gateway dev`
+run: $(RUNNABLE) ## install into .venv and start `gateway dev`
 	@$(BIN)/gateway dev
 
 system-packages:
@@ -33,7 +38,7 @@ check: $(INSTALLED) ## lint, formatting, types, import directions
 docs: $(INSTALLED) ## write the generated parts of the documentation
 	$(BIN)/python -m tools.settings_table
 
-bench: $(INSTALLED) ## measure CPU per delivery and memory per connection beside a tutorial endpoint
+bench: $(RUNNABLE) ## measure CPU per delivery and memory per connection beside a tutorial endpoint
 	$(BIN)/gateway bench --compare $(ARGS)
 
 clean: ## remove what the other commands made

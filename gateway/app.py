@@ -1,6 +1,8 @@
 """The only place where the parts are put together."""
 
 import asyncio
+import logging
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,6 +10,7 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import BaseRoute, Route
 
 from gateway import console
@@ -27,6 +30,8 @@ from gateway.web.origins import Origins
 from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
 from gateway.web.publish import Publish
 from gateway.web.subscribe import Subscribe
+
+logger = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL = 1.0
 
@@ -59,7 +64,10 @@ class Gateway:
         self.app = Starlette(
             routes=self._routes(),
             exception_handlers={Problem: on_problem, HTTPException: on_http_exception, Exception: on_error},
-            middleware=[Middleware(self._origins.wrap)],
+            middleware=[
+                *([Middleware(TrustedHostMiddleware, settings.allowed_hosts)] if settings.allowed_hosts else []),
+                Middleware(self._origins.wrap),
+            ],
             lifespan=self._lifespan,
         )
 
@@ -85,6 +93,8 @@ class Gateway:
             asyncio.create_task(self.hub.pinger.run(), name="pinger"),
             asyncio.create_task(self._sweep(), name="sweep"),
         ]
+        for task in tasks:
+            task.add_done_callback(_must_not_end)
         try:
             yield
         finally:
@@ -99,6 +109,13 @@ class Gateway:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             self.hub.sweep()
+
+
+def _must_not_end(task: asyncio.Task[None]) -> None:
+    """A worker without one of its tasks would look well and do nothing: better it drains and is started anew."""
+    if not task.cancelled():
+        logger.critical("the task %s has ended: %r; stopping", task.get_name(), task.exception())
+        signal.raise_signal(signal.SIGTERM)
 
 
 def create_app(settings: Settings | None = None) -> Starlette:

@@ -4,6 +4,7 @@ One name in three places: the field `redis_url` is the flag `--redis-url` and th
 """
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ class SettingsError(Exception):
 
 
 def _field(default: Any, unit: str, description: str, **bounds: Any) -> Any:
+    if isinstance(default, float):
+        bounds["allow_inf_nan"] = False
     return Field(default=default, description=description, json_schema_extra={"unit": unit}, **bounds)
 
 
@@ -82,6 +85,12 @@ class Settings(BaseSettings):
     )
     cors_credentials: bool = _field(
         False, "flag", "Let those pages send cookies; needs exact origins in cors_origins."
+    )
+    allowed_hosts: StringList = _field(
+        (),
+        "list",
+        "Host names requests may be made to, such as events.example.com or *.example.com; others are refused. "
+        "Empty: any.",
     )
     http_publish: bool = _field(False, "flag", "Accept POST /publish/{channel}.")
     console: bool = _field(False, "flag", "Serve the console page at /.")
@@ -216,14 +225,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = _field("info", "choice", "What is logged.")
     access_log: bool = _field(False, "flag", "Log a line for every request.")
 
-    @field_validator("allowed_patterns", "cors_origins", "overflow", mode="before")
+    @field_validator("allowed_hosts", "allowed_patterns", "cors_origins", "overflow", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        return (
-            tuple(re.split(r"[,\s]+", value.strip(", \n\t")))
-            if isinstance(value, str) and value.strip()
-            else (() if isinstance(value, str) else value)
-        )
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return tuple(re.split(r"[,\s]+", value.strip(", \n\t"))) if value.strip() else ()
 
     @field_validator("redis_url")
     @classmethod
@@ -270,13 +279,13 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def load(cls, flags: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Self:
+    def load(cls, flags: Mapping[str, Any] | None = None) -> Self:
         """Read flags (they win), then the environment, then the defaults.
 
         Raises:
             SettingsError: with one sentence naming the setting that is unknown or impossible.
         """
-        _refuse_unknown_variables(cls, os.environ if environ is None else environ)
+        _refuse_unknown_variables(cls, os.environ)
         try:
             return cls(**(flags or {}))
         except ValidationError as error:
@@ -293,6 +302,10 @@ class DevSettings(Settings):
         ("http://localhost:*", "http://127.0.0.1:*"),
         "list",
         "Origins whose pages may read this gateway from a browser.",
+    )
+    # A page of another site could have its own name point to this machine, and would then be of the same origin.
+    allowed_hosts: StringList = _field(
+        ("localhost", "127.0.0.1"), "list", "Host names requests may be made to; empty: any."
     )
     drain_window: float = _field(0.0, "seconds", "How long the ending of open streams is spread.", ge=0)
 

@@ -71,6 +71,6 @@ def test_a_stream_that_left_is_forgotten() -> None:
 
 def test_zero_means_no_pings() -> None:
     world = World(interval=0)
-    world.now += 1000
+    world.pass_time(1000)
     assert world.pinged == []
     world.pinger.discard(world.subscriber)

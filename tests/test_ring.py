@@ -22,7 +22,7 @@ class FakeWorker:
     def __init__(self, skew: float = 0.0, **settings: object) -> None:
         self.skew = skew
         self.now = START
-        self.history = History(Settings.load(settings, environ={}), lambda: self.now)
+        self.history = History(Settings.load(settings), lambda: self.now)
         self.topic = Topic("news", False)
         self.ids: list[str] = []
         self.history.open(self.topic)

@@ -1,9 +1,8 @@
 """Connections to the Redis the settings name."""
 
-import contextlib
 from urllib.parse import urlsplit, urlunsplit
 
-from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -27,9 +26,10 @@ def connection_pool(settings: Settings, max_connections: int, socket_timeout: fl
         SettingsError: the URL holds an option redis-py doesn't know, or a value that can't be.
     """
     try:
-        pool = ConnectionPool.from_url(
+        pool = BlockingConnectionPool.from_url(
             settings.redis_url,
             max_connections=max_connections,
+            timeout=settings.redis_connect_timeout,  # for a free connection
             protocol=2,
             client_name=CLIENT_NAME,
             socket_timeout=socket_timeout,
@@ -38,6 +38,10 @@ def connection_pool(settings: Settings, max_connections: int, socket_timeout: fl
             **({} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}),
         )
         _ = new_connection(pool)  # finds unknown options; connects nowhere
+        for option in ("protocol", "decode_responses"):
+            # What stands in the URL goes over what is given here, and the reader of messages relies on both.
+            if f"{option}=" in settings.redis_url:
+                raise ValueError(f"the option {option} can't be set")
     except (ValueError, TypeError) as error:
         raise SettingsError(f"redis_url (--redis-url, GATEWAY_REDIS_URL): {error}.") from None
     return pool
@@ -50,14 +54,11 @@ def new_connection(pool: ConnectionPool) -> Connection:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may stand in a log."""
+    """The URL as it may stand in a log: no password, and no options, some of which are passwords too."""
     parts = urlsplit(url)
     credentials, at, place = parts.netloc.rpartition("@")
     user, colon, _ = credentials.partition(":")
-    query = parts.query
-    with contextlib.suppress(ValueError):
-        query = "&".join(pair for pair in query.split("&") if not pair.startswith("password="))
-    return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}{at}{place}", query=query))
+    return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}{at}{place}", query=""))
 
 
 def glob_escape(prefix: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.broker.client import connection_pool, without_password
@@ -21,6 +21,8 @@ async def answers(settings: Settings) -> bool:
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         if type(error) is not RedisConnectionError and isinstance(error, RedisConnectionError):
             raise _refused(settings, error) from None  # AuthenticationError is a ConnectionError too
+        return False
+    except InvalidResponse:  # somebody listens there who is no Redis
         return False
     except RedisError as error:
         raise _refused(settings, error) from None

@@ -17,6 +17,7 @@ from gateway.broker.durable import Durable
 from gateway.fanout.contracts import Listener, Publication
 from gateway.fanout.ids import DurableId
 from gateway.fanout.interest import Interest, TooManyTopics
+from gateway.fanout.names import check_clean
 from gateway.fanout.past import Past, PastUnavailable
 from gateway.fanout.topic import Topic
 from gateway.metrics import Metrics
@@ -118,6 +119,9 @@ class PubSub:
                     tasks.create_task(self._settle())
             except* (RedisError, OSError) as errors:
                 self._failed(_first(errors))
+            except* Exception as errors:  # an answer nobody expected: without this the worker would stay deaf
+                logger.exception("the connection to Redis failed in an unknown way")
+                self._failed(_first(errors))
             finally:
                 self._release()
                 self._listener.broken_off()
@@ -194,7 +198,8 @@ class PubSub:
             return None
         try:
             channel = name[len(self._prefix) :].decode()
-        except UnicodeDecodeError:
+            check_clean(channel)
+        except ValueError:
             self._metrics.refused_messages["bad_channel"] += 1
             return None
         last = self._last
@@ -247,7 +252,7 @@ class PubSub:
             else:
                 self._metrics.redis_failures["NoPermissionError"] += 1
                 logger.warning("Redis at %s refuses the subscription to %r: %s", self._url, topic.name, why)
-                topic.refuse(why)
+                self._listener.refused(topic, why)
 
     def _is_last_answer(self, key: _Key) -> bool:
         self._unanswered[key] -= 1
@@ -270,6 +275,8 @@ class PubSub:
             await self._send(connection, "PSUBSCRIBE", [t for t in new if t.is_pattern])
             refused, self._refused = self._refused, []
             for topic in refused:
+                if self._interest.find(topic.name, topic.is_pattern) is not topic:
+                    continue  # given up meanwhile
                 await self._send(connection, "PSUBSCRIBE" if topic.is_pattern else "SUBSCRIBE", [topic])
             next_expiry = self._interest.next_expiry()
             try:

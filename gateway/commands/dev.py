@@ -1,6 +1,7 @@
 """`gateway dev`."""
 
 import asyncio
+import shlex
 import socket
 from contextlib import ExitStack
 from typing import Any
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 
 from gateway.app import Gateway
@@ -28,10 +30,14 @@ _PORTS_TRIED = 20
 def dev(**flags: Any) -> None:
     """Try it out: a worker, the console page and, if none answers, a Redis, all in this process.
 
-    Everything a first try needs is on: publishing over HTTP, the console, patterns. It listens on this machine only.
+    Everything a first try needs is on: publishing over HTTP, the console, patterns. Unless --host says otherwise it
+    listens on this machine only.
     """
     settings = load(DevSettings, flags)
-    configure_logging("warning" if settings.log_level == "info" else settings.log_level)
+    quiet = "log_level" not in settings.model_fields_set and not settings.access_log
+    configure_logging("warning" if quiet else settings.log_level)
+    if settings.host not in ("127.0.0.1", "localhost") and "allowed_hosts" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"allowed_hosts": ()})  # meant to be reached by other names
     raise_file_limit()
     try:
         with ExitStack() as stack:
@@ -58,19 +64,22 @@ def dev(**flags: Any) -> None:
             server.run()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
+    except OSError as error:
+        raise click.ClickException(f"can't listen there: {error}") from None
 
 
 def _announce(address: str, redis_cli: str, note: str, settings: DevSettings) -> None:
     url = f"http://{address}".replace("127.0.0.1", "localhost")
     prefix = settings.channel_prefix
-    publish = "gateway publish" if redis_cli == "redis-cli" else f"gateway publish --redis-url {settings.redis_url}"
+    own = "" if redis_cli == "redis-cli" else f" --redis-url {without_password(settings.redis_url)}"
+    channel = shlex.quote(f"{prefix}news")
     Console().print(
         Panel.fit(
             f"Open     [bold link={url}]{url}[/]\n"
-            f"Publish  [bold]{redis_cli} PUBLISH {prefix}news hello[/]\n"
-            f"    or   [bold]{publish} news hello[/]\n"
+            f"Publish  [bold]{escape(redis_cli)} PUBLISH {escape(channel)} hello[/]\n"
+            f"    or   [bold]gateway publish{escape(own)} news hello[/]\n"
             f"Listen   [bold]curl -N '{url}/events?channel=news'[/]\n\n"
-            f"[dim]{note}\nStop with Ctrl-C.[/]",
+            f"[dim]{escape(note)}\nStop with Ctrl-C.[/]",
             title="gateway dev",
             title_align="left",
         )
@@ -83,7 +92,9 @@ def _redis_cli(url: str) -> str:
         return f"redis-cli -s {parts.path}"
     host = "" if parts.hostname in (None, "localhost", "127.0.0.1") else f" -h {parts.hostname}"
     port = "" if parts.port in (None, 6379) else f" -p {parts.port}"
-    return f"redis-cli{host}{port}{' --tls' if parts.scheme == 'rediss' else ''}"
+    tls = " --tls" if parts.scheme == "rediss" else ""
+    user = f" --user {parts.username}" if parts.username else ""
+    return f"redis-cli{host}{port}{tls}{user}{' --askpass' if parts.password else ''}"
 
 
 def _free_port(host: str, first: int) -> int:

@@ -1,6 +1,7 @@
 """`gateway listen`."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -13,6 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 _FIRST_RETRY_MS = 1000
+# What a terminal would obey instead of show.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 # Longer than any sensible ping interval: a connection silent for so long is dead.
 _READ_TIMEOUT = 60.0
 
@@ -62,23 +65,25 @@ class _Listener:
             while True:
                 try:
                     yield from self._stream(client)
+                except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
+                    raise click.ClickException(f"{self._url}: {error}") from None
                 except httpx.TransportError as error:
                     click.echo(f"{str(error) or type(error).__name__}; trying again", err=True)
                 time.sleep(self._retry_ms / 1000)
 
     def _stream(self, client: httpx.Client) -> Iterator[ServerSentEvent]:
-        headers = {} if self._last_event_id is None else {"Last-Event-ID": self._last_event_id}
+        headers = [] if self._last_event_id is None else [(b"Last-Event-ID", self._last_event_id.encode())]
         with client.stream("GET", self._url, params=self._query, headers=headers) as response:
             if response.status_code != 200:
                 response.read()
                 raise click.ClickException(_explain(response))
             for event in EventSource(response).iter_sse():
-                if event.id:
-                    self._last_event_id = event.id
                 if event.retry is not None:
                     self._retry_ms = event.retry
-                    if not event.data and event.event == "message":
-                        continue  # the gateway's `retry:` line, no event
+                if not event.data and event.event == "message" and event.id in ("", self._last_event_id):
+                    continue  # httpx-sse makes an event of every blank line, so of pings and `retry:` lines too
+                if event.id:
+                    self._last_event_id = event.id
                 yield event
 
 
@@ -95,4 +100,4 @@ def _line(event: ServerSentEvent) -> Text:
         line.append(f"{event.event} ", style="bold cyan")
     if event.id:
         line.append(f"{event.id} ", style="dim")
-    return line.append(event.data, style="default")
+    return line.append(_CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", event.data), style="default")

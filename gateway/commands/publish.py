@@ -91,4 +91,7 @@ def _message(payload: bytes, event: str | None, id_: str | None) -> bytes:
     envelope = {"event": event or "", "data": data}
     if id_ is not None:
         envelope["id"] = id_
-    return orjson.dumps(envelope)
+    try:
+        return orjson.dumps(envelope)
+    except TypeError:  # what the shell gave as type or id
+        raise Undeliverable("not_utf8", "the event's type or id is not UTF-8") from None

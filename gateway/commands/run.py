@@ -47,4 +47,7 @@ def run(**flags: Any) -> None:
             "gateway %s listens on %s, takes up to %d streams", __version__, address, gateway.hub.max_streams
         ),
     )
-    server.run()
+    try:
+        server.run()
+    except OSError as error:
+        raise click.ClickException(f"can't listen there: {error}") from None

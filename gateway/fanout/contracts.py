@@ -38,6 +38,9 @@ class Listener(Protocol):
     def given_up(self, topic: Topic) -> None:
         """It no longer is."""
 
+    def refused(self, topic: Topic, why: str) -> None:
+        """Redis does not let us subscribe to it."""
+
     def broken_off(self) -> None:
         """The connection was lost."""
 

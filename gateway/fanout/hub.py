@@ -88,16 +88,12 @@ class Hub:
         self._subscribe_timeout = settings.subscribe_timeout
         self._subscribers: set[Subscriber] = set()
         self._behind: set[Subscriber] = set()
+        self._waiting: set[asyncio.Timeout] = set()
         self._log_refused = Throttle(1.0, clock)
         self._last_event: Event | None = None
 
     def __len__(self) -> int:
         return len(self._subscribers)
-
-    @property
-    def subscribers(self) -> list[Subscriber]:
-        """Everyone who is connected now."""
-        return list(self._subscribers)
 
     @property
     def backlogs(self) -> list[Backlog]:
@@ -143,22 +139,36 @@ class Hub:
             TurnedAway: not within the setting `subscribe_timeout`; the subscriber is gone.
             TopicRefused: Redis refuses one of its topics; the subscriber is gone.
         """
-        if all(topic.confirmed for topic in subscriber.topics):
-            return
+        deadline = asyncio.timeout(self._subscribe_timeout)
         try:
-            async with asyncio.timeout(self._subscribe_timeout):
+            async with deadline:
+                self._waiting.add(deadline)
                 # A connection lost meanwhile takes confirmations back, hence the loop.
                 while waiting := [topic for topic in subscriber.topics if not topic.confirmed]:
                     await waiting[0].wait_confirmed()
         except TimeoutError:
-            self.leave(subscriber, "redis_away")
-            raise TurnedAway("redis_away") from None
+            reason = "draining" if self.draining else "redis_away"
+            self.leave(subscriber, reason)
+            raise TurnedAway(reason) from None
         except TopicRefused:
             self.leave(subscriber, "refused")
             raise
         except asyncio.CancelledError:
             self.leave(subscriber, "client")
             raise
+        finally:
+            self._waiting.discard(deadline)
+
+    def drain(self) -> list[Subscriber]:
+        """Take nobody any more, and let those go who still wait for Redis.
+
+        Returns:
+            Those whose streams are to be ended.
+        """
+        self.draining = True
+        for deadline in self._waiting:
+            deadline.reschedule(0.0)
+        return list(self._subscribers)
 
     def join(self, subscriber: Subscriber) -> None:
         """From now on the subscriber gets what comes, into its queue until its stream has begun."""
@@ -216,6 +226,13 @@ class Hub:
         """Redis has confirmed the topic."""
         self.history.open(topic)
         topic.confirm()
+
+    def refused(self, topic: Topic, why: str) -> None:
+        """Redis does not let us subscribe to the topic: nobody may go on as if something could still come."""
+        topic.refuse(why)
+        members = [member for groups in (topic.single, topic.joint) for group in groups.values() for member in group]
+        for subscriber in members:
+            self.end(subscriber, "refused")
 
     def given_up(self, topic: Topic) -> None:
         """The topic is not subscribed to any more."""

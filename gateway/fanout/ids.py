@@ -18,6 +18,7 @@ _HASH_BYTES = 4
 _RING_ID = re.compile(r"([0-9]{10,16})-([0-9a-f]{8})")
 _DURABLE_ID = re.compile(r"([0-9]{10,16})-([0-9]{1,10})")
 
+
 def unheard() -> bytes:
     """Stands for a predecessor that was not heard: random, so that two workers that joined at different times don't
     give different messages the same hash because neither knew what came before. What was lost in between would go

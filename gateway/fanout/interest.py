@@ -53,6 +53,10 @@ class Interest:
         topic = self._topics.get((name, is_pattern))
         if topic is not None:
             self._idle.pop(topic, None)
+            if topic.refusal is not None:  # permissions change; asking again is cheap
+                topic.refusal = None
+                self._new[topic] = None
+                self.changed.set()
             return topic
         if len(self._topics) >= self._max_topics:
             if not self._idle:
@@ -105,5 +109,6 @@ class Interest:
         """The connection is gone: all topics are to be asked for again."""
         for topic in self._topics.values():
             topic.confirmed = False
+            topic.refusal = None
         self._new = dict.fromkeys(self._topics.values())
         self._given_up.clear()

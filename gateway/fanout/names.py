@@ -48,6 +48,16 @@ def check_pattern(pattern: str, max_bytes: int, allowed: tuple[str, ...]) -> str
     return pattern
 
 
+def check_clean(name: str, kind: str = "channel") -> None:
+    """Refuse a name with control characters; it could forge fields of an event, or lines of a log.
+
+    Raises:
+        BadName: it has one.
+    """
+    if bad := _CONTROL.search(name):
+        raise BadName(f"{kind} {name!r} contains the control character U+{ord(bad[0]):04X}")
+
+
 def _check(name: str, max_bytes: int, kind: str) -> None:
     if not name:
         raise BadName(f"the {kind} is empty")
@@ -57,8 +67,7 @@ def _check(name: str, max_bytes: int, kind: str) -> None:
         raise BadName(f"{kind} {name!r} is not valid Unicode") from None
     if size > max_bytes:
         raise BadName(f"{kind} {name[:32]!r}… is {size} bytes long; at most {max_bytes} are allowed")
-    if bad := _CONTROL.search(name):
-        raise BadName(f"{kind} {name!r} contains the control character U+{ord(bad[0]):04X}")
+    check_clean(name, kind)
 
 
 def _allows(entry: str, pattern: str) -> bool:

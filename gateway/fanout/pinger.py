@@ -6,6 +6,7 @@ from collections.abc import Callable
 from gateway.fanout.subscriber import Subscriber
 
 _SLOTS_PER_INTERVAL = 16
+_IDLE = 3600.0
 
 
 class Pinger:
@@ -42,12 +43,14 @@ class Pinger:
 
     async def run(self) -> None:
         """Turn the wheel for ever."""
-        while self._interval:
-            await asyncio.sleep(self._step)
+        while True:
+            await asyncio.sleep(self._step or _IDLE)
             self.turn()
 
     def turn(self) -> None:
         """Ping whoever has been silent for too long by now."""
+        if not self._interval:
+            return
         now = self._clock()
         current = int(now / self._step)
         while self._next <= current:

@@ -47,6 +47,11 @@ class Subscriber:
         self.closed: str | None = None
         self.ping_slot = 0
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether Redis has confirmed all its topics."""
+        return all(topic.confirmed for topic in self.topics)
+
     def take(self) -> bytes:
         """All that waits, as one piece; empty if nothing does."""
         backlog, self.backlog = self.backlog, None

@@ -3,7 +3,8 @@
 import logging
 import re
 
-_TOKEN = re.compile(r"([?&]token=)[^&\s]*")
+# A name may be written in percent codes (%74oken), so every parameter with one in its name loses its value too.
+_TOKEN = re.compile(r"([?&](?:token|[^=&\s]*%[^=&\s]*)=)[^&\s]*")
 
 
 class RedactTokens(logging.Filter):

@@ -23,8 +23,7 @@ async def drain(hub: Hub, settings: Settings, hurry: Callable[[], bool]) -> None
     Args:
         hurry: whether to end the rest at once.
     """
-    hub.draining = True
-    streams = hub.subscribers
+    streams = hub.drain()
     if not streams:
         return
     logger.info("draining %d streams over %g s", len(streams), settings.drain_window)

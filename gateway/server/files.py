@@ -2,6 +2,9 @@
 
 import resource
 
+_ENOUGH = 1_000_000
+"""Where there is no limit; macOS has none and refuses to have it set to none."""
+
 RESERVE = 64
 """Descriptors kept for Redis, listening sockets, logs and requests that are no streams."""
 
@@ -13,12 +16,15 @@ def raise_file_limit() -> int:
         The limit now in force.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else hard
+    if soft not in (wanted, resource.RLIM_INFINITY):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 def default_max_streams() -> int:
     """As many streams as there may be open files, less a reserve."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        limit = _ENOUGH
     return max(limit - RESERVE, 1)

@@ -6,6 +6,8 @@ on, and pyproject.toml pins the minor version.
 
 import asyncio
 import weakref
+from collections import deque
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -18,10 +20,26 @@ MAX_HEAD_BYTES = 65_536
 class GatewayProtocol(HttpToolsProtocol):
     """Offers `gateway.direct` with every request that could become a stream."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_open = True
+        self._head_bytes = 0
+        # A single header that never ends is not shown by the parser, so what was fed is counted as well.
+        self._unparsed_bytes = 0
+        self._unfinished: deque[RequestResponseCycle] = deque()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_open = True
         self._head_bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Also for trailers, which come after the body and go the same way.
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse_head()
+        else:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._head_open = False
@@ -31,8 +49,19 @@ class GatewayProtocol(HttpToolsProtocol):
             # The task that will read this was created just now and has not run yet.
             scope["extensions"] = {EXTENSION: _Handle(self, self.cycle)}  # type: ignore[dict-item]
 
+        self._unfinished.append(self.cycle)
+
+    def on_response_complete(self) -> None:
+        if self._unfinished:
+            self._unfinished.popleft()
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        # uvicorn tells the last request only, and before it may be one that is being answered.
+        for cycle in self._unfinished:
+            cycle.disconnected = True
+            cycle.message_event.set()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -43,17 +72,24 @@ class GatewayProtocol(HttpToolsProtocol):
         self.cycle = None  # type: ignore[assignment]
         self.scope = None  # type: ignore[assignment]
         self.pipeline.clear()
+        self._unfinished.clear()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self._head_open:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-                self.transport.write(_HEAD_TOO_LARGE)
-                self.transport.close()
+            self._unparsed_bytes += len(data)
+            if self._unparsed_bytes > MAX_HEAD_BYTES:
+                self._refuse_head()
+        else:
+            self._unparsed_bytes = 0
 
-    _head_open = True
-    _head_bytes = 0
+    def _refuse_head(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: whoever asks for a WebSocket gets an answer over HTTP, and must not fill the log."""
 
 
 class _Handle:
@@ -66,6 +102,10 @@ class _Handle:
         # The task that answers the request holds it; a reference back would be a circle in every request.
         self._cycle = weakref.ref(cycle)
         self.chunked = cycle.scope["http_version"] == "1.1"
+
+    @property
+    def gone(self) -> bool:
+        return self._protocol.transport.is_closing()
 
     def _running(self) -> RequestResponseCycle:
         cycle = self._cycle()

@@ -58,7 +58,8 @@ class GatewayServer(uvicorn.Server):
                 proxy_headers=False,
                 server_header=False,
                 backlog=4096,
-                timeout_graceful_shutdown=max(1, int(settings.shutdown_timeout - settings.drain_window)),
+                # Seconds; uvicorn says int and hands it to asyncio, which takes fractions.
+                timeout_graceful_shutdown=settings.shutdown_timeout - settings.drain_window,  # type: ignore[arg-type]
             )
         )
         if settings.access_log:

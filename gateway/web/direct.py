@@ -22,6 +22,10 @@ class DirectHandle(Protocol):
     def chunked(self) -> bool:
         """Whether the body has to be framed as HTTP chunks."""
 
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left."""
+
     def prepare(self) -> None:
         """To be called before the response head is sent."""
 
@@ -67,15 +71,17 @@ class DirectStream(asyncio.Protocol):
         self._transport = transport
         self._registry = connection.registry
         self._registry.add(self)
-        transport.set_write_buffer_limits(high=write_buffer_bytes)
+        if transport.is_closing():  # the client has left; connection_lost follows
+            return
         subscriber = self._subscriber
         subscriber.sink = self
         subscriber.write = transport.write
+        # Both this and writing may say at once that the transport is full, so the state before is noted first.
+        subscriber.queueing = connection.paused
+        transport.set_write_buffer_limits(high=write_buffer_bytes)
         if subscriber.closed is not None:  # its queue overflowed, or a drain began, before the stream did
             self.finish(subscriber.encoding.end)
             return
-        # Cleared before writing: the transport may say at once that it is full.
-        subscriber.queueing = connection.paused
         transport.write(subscriber.encoding.wrap(first))
         if not subscriber.queueing:
             self.resume_writing()

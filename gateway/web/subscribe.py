@@ -1,5 +1,6 @@
 """GET and POST /events: open a stream."""
 
+import asyncio
 import random
 
 from starlette.responses import Response
@@ -47,9 +48,11 @@ class Subscribe:
                 request.patterns,
                 encoding(chunked=handle is not None and handle.chunked, named=request.named),
             )
-            await self._hub.confirmed(subscriber)
+            await self._wait(subscriber, receive)
             first = await self._first(request, subscriber)
             self._hub.join(subscriber)
+        except ClientGone:
+            return
         except TurnedAway as refusal:
             answer = turn_away(refusal.reason, self._settings.retry_busy, self._metrics)
             await answer(scope, receive, send)
@@ -60,6 +63,27 @@ class Subscribe:
             await PortableStream(self._hub, subscriber, first, STREAM_HEADERS)(scope, receive, send)
         else:
             await self._begin_direct(handle, send, subscriber, first)
+
+    async def _wait(self, subscriber: Subscriber, receive: Receive) -> None:
+        """Wait for Redis' confirmation, and for the client to leave meanwhile.
+
+        Raises:
+            ClientGone: it has left.
+            TurnedAway, TopicRefused: as `Hub.confirmed` does.
+        """
+        if subscriber.confirmed:  # as for almost everybody: the channel has listeners already
+            return
+        confirming = asyncio.create_task(self._hub.confirmed(subscriber))
+        leaving = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait((confirming, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not confirming.done():
+                raise ClientGone
+            confirming.result()
+        finally:
+            leaving.cancel()
+            if confirming.cancel():
+                self._hub.leave(subscriber, "client")
 
     async def _request(self, scope: Scope, receive: Receive) -> StreamRequest:
         if scope["method"] == "POST":
@@ -85,8 +109,10 @@ class Subscribe:
         try:
             handle.prepare()
             await send({"type": "http.response.start", "status": 200, "headers": _DIRECT_HEADERS})
-        except BaseException:
+        except BaseException as error:
             self._hub.leave(subscriber, "client")
+            if handle.gone and isinstance(error, RuntimeError):
+                return  # uvloop says so of a transport that closed just now
             raise
         DirectStream(self._hub, subscriber).begin(handle, first, self._settings.write_buffer_bytes)
 
@@ -104,6 +130,11 @@ class Subscribe:
             raise
         retry = retry_frame(random.uniform(self._settings.retry_min, self._settings.retry_max))
         return retry + subscriber.encoding.frames(replay.events)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 _DIRECT_HEADERS = [
