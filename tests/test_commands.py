@@ -127,6 +127,11 @@ def test_publish(worker: Worker, redis_server: RedisServer, channel: str) -> Non
         done = _gateway("publish", channel, "-", "--json", *at, stdin="one\ntwo\r\n\nlast")
         assert json.loads(done.stdout) == {"channel": channel, "messages": 4, "receivers": 1}
         assert [event.data for event in stream.take(4)] == ["one", "two", "", "last"]
+        done = _gateway("publish", channel, "kept", "--durable", "--json", *at)
+        assert stream.next().data == "kept"
+        assert stream.last_event_id == json.loads(done.stdout)["id"]
+    listed = _gateway("listen", channel, "--url", worker.url, "--history", "1", "--count", "1", "--json")
+    assert json.loads(listed.stdout)["data"] == "kept"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -25,6 +25,7 @@ _READ_TIMEOUT = 60.0
 @click.option("--pattern", "patterns", multiple=True, metavar="GLOB", help="Also these patterns (where allowed).")
 @click.option("--url", default="http://localhost:8080", show_default=True, help="Where the gateway is.")
 @click.option("--last-event-id", help="Begin after this event.")
+@click.option("--history", type=click.IntRange(1), help="Begin with so many kept events of each channel.")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each event and line.")
 def listen(
@@ -32,6 +33,7 @@ def listen(
     patterns: tuple[str, ...],
     url: str,
     last_event_id: str | None,
+    history: int | None,
     count: int | None,
     as_json: bool,
 ) -> None:
@@ -39,7 +41,9 @@ def listen(
     if not channels and not patterns:
         raise click.UsageError("Name at least one channel, such as: gateway listen news")
     console = Console(highlight=False, soft_wrap=True)
-    listener = _Listener(url, channels, patterns, last_event_id)
+    listener = _Listener(
+        url, {"channel": channels, "pattern": patterns, "history": [history] if history else []}, last_event_id
+    )
     try:
         for number, event in enumerate(listener.events(), 1):
             if as_json:
@@ -53,9 +57,9 @@ def listen(
 
 
 class _Listener:
-    def __init__(self, url: str, channels: tuple[str, ...], patterns: tuple[str, ...], last_event_id: str | None):
+    def __init__(self, url: str, query: Mapping[str, object], last_event_id: str | None) -> None:
         self._url = url.rstrip("/") + "/events"
-        self._query = urlencode({"channel": channels, "pattern": patterns}, doseq=True)
+        self._query = urlencode(query, doseq=True)
         self._last_event_id = last_event_id
         self._retry_ms = _FIRST_RETRY_MS
 
