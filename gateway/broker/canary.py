@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from gateway.broker.client import connection_pool
 from gateway.fanout.history import History
-from gateway.fanout.ids import parse_durable
+from gateway.fanout.ids import DurableId, parse_durable
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -25,8 +26,14 @@ logger = logging.getLogger(__name__)
 
 _PATIENCE = 3
 """So many intervals of silence are too many."""
+_NEVER = DurableId(0, 0)
 _BEST_OF = 16
 """Of so many measurements of Redis' time the quickest counts: its answer was the least delayed."""
+
+
+class _Sent(NamedTuple):
+    time: float
+    redis_ms: int
 
 
 class Canary:
@@ -46,7 +53,7 @@ class Canary:
         self._clock = clock
         self._redis = Redis(connection_pool=connection_pool(settings, 1, settings.redis_connect_timeout))
         self._heard = 0.0
-        self._sent: dict[bytes, float] = {}
+        self._sent: dict[bytes, _Sent] = {}
         self._count = 0
         self._offsets: list[tuple[float, int]] = []
 
@@ -54,16 +61,24 @@ class Canary:
         """Anything has come from Redis."""
         self._heard = self._clock()
 
-    def echo(self, message: bytes) -> None:
-        """The canary has come back."""
+    def echo(self, message: bytes, complete: bool) -> None:
+        """The canary has come back.
+
+        Args:
+            message: what was sent.
+            complete: everything that Redis sent before it has been delivered, too.
+        """
         token, _, newest = message.partition(b" ")
         sent = self._sent.pop(token, None)
-        if sent is not None:
-            self._metrics.lag = self._clock() - sent
-        clock = parse_durable(newest.decode(errors="replace"))
-        if clock is not None:
-            # Redis put this behind everything published up to that id.
-            self._history.clock = max(self._history.clock, clock)
+        if sent is None:
+            return
+        self._metrics.lag = self._clock() - sent.time
+        history = self._history
+        history.clock = max(history.clock, parse_durable(newest.decode(errors="replace")) or _NEVER)
+        if complete:
+            # Redis put it behind all that was published before it asked for the time, in an earlier millisecond at
+            # the latest.
+            history.heard = max(history.heard, DurableId(sent.redis_ms - 1, 0))
 
     def forbidden(self) -> None:
         """Redis doesn't let us listen to it."""
@@ -106,7 +121,7 @@ class Canary:
             (seconds, micros), newest = await self._ask()
             took = time.time() - began
             self._note_time(took, int((seconds + micros / 1e6 - began - took / 2) * 1000))
-            self._sent = {token: self._clock()}
+            self._sent = {token: _Sent(self._clock(), seconds * 1000 + micros // 1000)}
             await self._redis.publish(self.channel, token + b" " + (newest or b""))
         except ResponseError as error:
             logger.warning("the canary could not be sent: %s", error)

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 _FIRST_BACKOFF = 0.05
 _NAMES_PER_COMMAND = 1000
 _NO_PROBLEM_YET = "not connected to Redis yet"
+_WARMING = "listening to what the other workers listen to"
 _RECOVERING = "fetching what was missed while Redis was away"
 _RECOVERY_TIMEOUT = 5.0
 _SETTLE_STEP = 0.05
@@ -89,9 +90,13 @@ class PubSub:
         self._batch: list[Publication] = []
         self._last: Publication | None = None
         self._problem: str | None = _NO_PROBLEM_YET
-        self._was_connected = False
+        self._warm = False
+        # Whether anybody may have heard something already, and would miss what a lost connection costs.
+        self._was_listening = False
         # While true, what comes is held back: the hole before it has to be filled first.
         self._holding = False
+        # Confirmed meanwhile. New clients wait for that too, or they would get what fills the hole twice.
+        self._opened_later: list[Topic] = []
         self._settled = asyncio.Event()
 
     @property
@@ -112,7 +117,7 @@ class PubSub:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(connection))
                     await self._subscribe_canary(connection)
-                    if not self._was_connected:
+                    if not self._warm:
                         await self._warm_up()
                     tasks.create_task(self._reconcile(connection))
                     tasks.create_task(self._canary.watch())
@@ -123,7 +128,11 @@ class PubSub:
                 logger.exception("the connection to Redis failed in an unknown way")
                 self._failed(_first(errors))
             finally:
-                self._release()
+                if self._holding:
+                    # Delivered now, this would hide the hole before it; the next connection fetches it again.
+                    self._batch.clear()
+                    self._opened_later.clear()
+                self._flush()
                 self._listener.broken_off()
                 self._interest.unconfirm_all()
                 await connection.disconnect(nowait=True)
@@ -134,8 +143,8 @@ class PubSub:
     def _begin(self) -> None:
         logger.info("connected to Redis at %s", self._url)
         self._metrics.redis_connects += 1
-        self._problem = "listening to what the other workers listen to" if not self._was_connected else _RECOVERING
-        self._holding = self._was_connected
+        self._problem = _RECOVERING if self._was_listening else _WARMING
+        self._holding = self._was_listening
         self._settled.clear()
         self._subscribed.clear()
         self._unanswered.clear()
@@ -168,7 +177,7 @@ class PubSub:
                 if topic is None:
                     if reply[1] == self._canary.channel:
                         self._flush()
-                        self._canary.echo(reply[2])
+                        self._canary.echo(reply[2], complete=not self._holding)
                     continue
                 publication = Publication(topic.name, reply[2], (topic,))
             elif kind == b"pmessage":
@@ -232,7 +241,10 @@ class PubSub:
         key = (kind.startswith(b"p"), name)
         if self._is_last_answer(key):
             topic = self._subscribed.get(key)
-            if topic is not None:
+            if topic is not None and self._holding:
+                self._opened_later.append(topic)
+            elif topic is not None:
+                self._was_listening = True
                 self._listener.opened(topic)
         if not self._unanswered:
             self._settled.set()
@@ -242,13 +254,13 @@ class PubSub:
         command = self._commands.popleft()
         for key in command.keys:
             topic = self._subscribed.get(key) if self._is_last_answer(key) else None
-            if topic is None:
+            if key[1] == self._canary.channel:
+                self._canary.forbidden()
+            elif topic is None:
                 continue
-            if len(command.keys) > 1:
+            elif len(command.keys) > 1:
                 self._refused.append(topic)
                 self._interest.changed.set()
-            elif key[1] == self._canary.channel:
-                self._canary.forbidden()
             else:
                 self._metrics.redis_failures["NoPermissionError"] += 1
                 logger.warning("Redis at %s refuses the subscription to %r: %s", self._url, topic.name, why)
@@ -323,20 +335,22 @@ class PubSub:
             if self._holding:
                 self._listener.interrupted(pasts)
                 self._release()
-        self._was_connected = True
+        self._warm = True
         self._problem = None
 
     async def _missed(self) -> dict[str, Past] | None:
-        newest = self._listener.newest
-        if not self._canary.enabled or newest == DurableId(0, 0):
+        if not self._canary.enabled:
             return None
         names = [topic.name for topic in self._interest if not topic.is_pattern]
         pasts: dict[str, Past] = {}
         try:
             async with asyncio.timeout(_RECOVERY_TIMEOUT):
-                await self._durable.check(newest)
+                if await self._durable.check(self._listener.newest) == DurableId(0, 0):
+                    return {}  # nobody publishes durably
                 for start in range(0, len(names), _NAMES_PER_COMMAND):
-                    pasts |= await self._durable.after(names[start : start + _NAMES_PER_COMMAND], newest)
+                    pasts |= await self._durable.after(
+                        names[start : start + _NAMES_PER_COMMAND], self._listener.heard
+                    )
         except (PastUnavailable, TimeoutError):
             return None
         return pasts
@@ -349,6 +363,9 @@ class PubSub:
 
     def _release(self) -> None:
         self._holding = False
+        opened, self._opened_later = self._opened_later, []
+        for topic in opened:
+            self._listener.opened(topic)
         self._flush()
 
     async def _send(self, connection: Connection, command: str, topics: Sequence[Topic]) -> None:

@@ -27,6 +27,10 @@ class Listener(Protocol):
 
     @property
     def newest(self) -> DurableId:
+        """The newest durable id known."""
+
+    @property
+    def heard(self) -> DurableId:
         """Every durable message up to this id, on channels that were subscribed to, has been received."""
 
     def deliver(self, batch: Sequence[Publication]) -> None:
@@ -48,7 +52,7 @@ class Listener(Protocol):
         """The connection is back, and everything subscribed to again.
 
         Args:
-            pasts: what durable history has of each channel since `newest`; None if it could not be read.
+            pasts: what durable history has of each channel since `heard`; None if it could not be read.
         """
 
 

@@ -57,12 +57,14 @@ class History:
     Attributes:
         seq: how many events this worker has received; the place of the newest in their order.
         clock: the newest durable id known, of any channel.
+        heard: every durable message up to this id, on channels that were subscribed to, has been received.
         clock_offset_ms: what to add to this machine's time to have Redis' time.
     """
 
     def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
         self.seq = 0
         self.clock = DurableId(0, 0)
+        self.heard = DurableId(0, 0)
         self.clock_offset_ms = 0
         self.bytes = 0
         self._clock = clock
@@ -121,6 +123,7 @@ class History:
                 return None
             chain.durable = event.durable
             self.clock = max(self.clock, event.durable)
+            self.heard = max(self.heard, event.durable)
         else:
             chain.plain = True
         self.seq += 1

@@ -215,8 +215,13 @@ class Hub:
 
     @property
     def newest(self) -> DurableId:
-        """Every durable message up to this id, on channels that were subscribed to, has been received."""
+        """The newest durable id known."""
         return self.history.clock
+
+    @property
+    def heard(self) -> DurableId:
+        """Every durable message up to this id, on channels that were subscribed to, has been received."""
+        return self.history.heard
 
     def broken_off(self) -> None:
         """The connection to Redis was lost."""

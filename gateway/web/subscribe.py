@@ -48,8 +48,12 @@ class Subscribe:
                 request.patterns,
                 encoding(chunked=handle is not None and handle.chunked, named=request.named),
             )
-            await self._wait(subscriber, receive)
-            first = await self._first(request, subscriber)
+            while True:
+                await self._wait(subscriber, receive)
+                first = await self._first(request, subscriber)
+                if subscriber.confirmed:
+                    break
+                # The connection to Redis was lost meanwhile; what fills the hole would come twice.
             self._hub.join(subscriber)
         except ClientGone:
             return
