@@ -222,6 +222,14 @@ class Settings(BaseSettings):
         "`direct` writes shared bytes to each transport, `portable` goes through ASGI; `auto`: direct where the "
         "server offers it.",
     )
+    gzip: bool = _field(
+        True,
+        "flag",
+        "Compress streams for clients that accept it; an event is compressed once for all of them, never held back.",
+    )
+    gzip_min_bytes: int = _field(
+        256, "bytes", "Events smaller than this are sent as they are in compressed streams too.", ge=0, le=65_535
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _field("info", "choice", "What is logged.")
     access_log: bool = _field(False, "flag", "Log a line for every request.")
 

@@ -1,18 +1,20 @@
 """Framing: what is written means what was published, for a reader that follows the standard."""
 
 import json
+import zlib
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.fanout.encoding import encoding
+from gateway.fanout.encoding import Encodings
 from gateway.fanout.event import ENVELOPE_KEYS, Event, Undeliverable, own_event, parse, retry_frame
 from tests.harness.reference import Reference
 from tests.harness.stream import Received
 
 MIB = 1_048_576
+ENCODINGS = Encodings(gzip_min_bytes=256)
 
 # In the manner of the Web Platform Tests' eventsource/format-*: what a stream means. They hold the reference.
 STREAMS: dict[str, tuple[bytes, list[Received]]] = {
@@ -70,7 +72,7 @@ def test_any_text_comes_back(text: str) -> None:
 @given(st.lists(texts, min_size=1, max_size=5), st.booleans())
 def test_frames_joined_are_the_same_events(payloads: list[str], named: bool) -> None:
     events = [parse(payload.encode(), MIB, 256) for payload in payloads]
-    stream = encoding(chunked=False, named=named).encode("a channel", events)
+    stream = ENCODINGS.get(chunked=False, named=named).encode("a channel", events)
     expected = [Received(_with_lf(payload), "a channel" if named else "message") for payload in payloads]
     assert Reference(retry_frame(1.5) + stream).events == expected
 
@@ -127,9 +129,22 @@ def test_any_bytes_are_delivered_or_refused(payload: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=300), max_size=4))
 def test_chunks_carry_what_was_put_in(pieces: list[bytes]) -> None:
-    chunked = encoding(chunked=True, named=False)
+    chunked = ENCODINGS.get(chunked=True, named=False)
     wire = b"".join(chunked.wrap(piece) for piece in pieces if piece) + chunked.end
     assert _unchunked(wire) == b"".join(pieces)
+
+
+@given(st.lists(st.binary(max_size=2000), max_size=8), st.integers(0, 7), st.sampled_from([0, 256, 65_535]))
+def test_compressed_pieces_are_decoded_one_by_one_from_wherever_a_client_begins(
+    pieces: list[bytes], begin: int, min_bytes: int
+) -> None:
+    encoding = Encodings(min_bytes).get(chunked=False, named=False, gzip=True)
+    sent = [encoding.wrap(piece) for piece in pieces]
+    decoder = zlib.decompressobj(31)  # gzip, and nothing else
+    assert decoder.decompress(encoding.first(b"retry: 1\n\n", [])) == b"retry: 1\n\n"
+    for piece, wire in list(zip(pieces, sent, strict=True))[begin:]:
+        assert decoder.decompress(wire) == piece, "held back"
+        assert decoder.decompress(encoding.ping) == b":\n\n"
 
 
 def test_deep_nesting_is_refused_or_no_json_to_us() -> None:

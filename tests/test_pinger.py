@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from gateway.fanout.encoding import encoding
+from gateway.fanout.encoding import Encodings
 from gateway.fanout.pinger import Pinger
 from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.topic import Topic
@@ -17,7 +17,7 @@ class World:
         self.now = 1000.0
         self.pinger = Pinger(interval, lambda: self.now, self._ping)
         self.topic = Topic("news", False)
-        self.subscriber = Subscriber((self.topic,), encoding(chunked=True, named=False))
+        self.subscriber = Subscriber((self.topic,), Encodings(0).get(chunked=True, named=False))
         self.pinged: list[float] = []
         self.pinger.add(self.subscriber)
 

@@ -65,7 +65,7 @@ class DirectStream(asyncio.Protocol):
         self._registry: MutableSet[Any] = set()
 
     def begin(self, handle: DirectHandle, first: bytes, write_buffer_bytes: int) -> None:
-        """Take the connection over and send `first`, then what has queued since registering."""
+        """Take the connection over and send `first`, framed already, then what has queued since joining."""
         connection = handle.hand_over(self)
         transport = connection.transport
         self._transport = transport
@@ -82,7 +82,7 @@ class DirectStream(asyncio.Protocol):
         if subscriber.closed is not None:  # its queue overflowed, or a drain began, before the stream did
             self.finish(subscriber.encoding.end)
             return
-        transport.write(subscriber.encoding.wrap(first))
+        transport.write(first)
         if not subscriber.queueing:
             self.resume_writing()
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.fanout.catch_up import CatchUp
-from gateway.fanout.encoding import encoding
+from gateway.fanout.encoding import Encodings
 from gateway.fanout.event import retry_frame
 from gateway.fanout.hub import Hub, TurnedAway
 from gateway.fanout.resume import NO_REPLAY
@@ -15,6 +15,7 @@ from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.topic import TopicRefused
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from gateway.web.accept import accepts_gzip
 from gateway.web.body import ClientGone, read_body
 from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
 from gateway.web.path import channel_in_path
@@ -31,6 +32,7 @@ class Subscribe:
         self._settings = settings
         self._hub = hub
         self._catch_up = catch_up
+        self._encodings = Encodings(settings.gzip_min_bytes)
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -46,7 +48,11 @@ class Subscribe:
             subscriber = self._hub.subscribe(
                 request.channels,
                 request.patterns,
-                encoding(chunked=handle is not None and handle.chunked, named=request.named),
+                self._encodings.get(
+                    chunked=handle is not None and handle.chunked,
+                    named=request.named,
+                    gzip=self._settings.gzip and accepts_gzip(scope["headers"]),
+                ),
             )
             while True:
                 await self._wait(subscriber, receive)
@@ -64,7 +70,8 @@ class Subscribe:
         except TopicRefused as refusal:
             raise Problem(403, f"Redis does not let this gateway subscribe to that: {refusal}.") from None
         if handle is None:
-            await PortableStream(self._hub, subscriber, first, STREAM_HEADERS)(scope, receive, send)
+            headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.gzip else {})
+            await PortableStream(self._hub, subscriber, first, headers)(scope, receive, send)
         else:
             await self._begin_direct(handle, send, subscriber, first)
 
@@ -112,7 +119,7 @@ class Subscribe:
     async def _begin_direct(self, handle: DirectHandle, send: Send, subscriber: Subscriber, first: bytes) -> None:
         try:
             handle.prepare()
-            await send({"type": "http.response.start", "status": 200, "headers": _DIRECT_HEADERS})
+            await send({"type": "http.response.start", "status": 200, "headers": _direct_headers(subscriber)})
         except BaseException as error:
             self._hub.leave(subscriber, "client")
             if handle.gone and isinstance(error, RuntimeError):
@@ -133,12 +140,16 @@ class Subscribe:
             self._hub.leave(subscriber, "client")
             raise
         retry = retry_frame(random.uniform(self._settings.retry_min, self._settings.retry_max))
-        return retry + subscriber.encoding.frames(replay.events)
+        return subscriber.encoding.first(retry, replay.events)
 
 
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+def _direct_headers(subscriber: Subscriber) -> list[tuple[bytes, bytes]]:
+    return _COMPRESSED_HEADERS if subscriber.encoding.gzip else _DIRECT_HEADERS
 
 
 _DIRECT_HEADERS = [
@@ -147,3 +158,4 @@ _DIRECT_HEADERS = [
     # The connection ends with the stream: nothing is left that could read another request from it.
     (b"connection", b"close"),
 ]
+_COMPRESSED_HEADERS = [*_DIRECT_HEADERS, (b"content-encoding", b"gzip")]

@@ -15,6 +15,7 @@ STREAM_HEADERS = {
     # no-transform keeps proxies from compressing, and so from holding events back.
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",
+    "Vary": "Accept-Encoding",
 }
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 
