@@ -1,6 +1,5 @@
 """GET and POST /events: open a stream."""
 
-import asyncio
 import random
 
 from starlette.responses import Response
@@ -17,6 +16,7 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.web.accept import accepts_gzip
 from gateway.web.body import ClientGone, read_body
+from gateway.web.departure import Departure
 from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
 from gateway.web.path import channel_in_path
 from gateway.web.portable import PortableStream
@@ -44,23 +44,9 @@ class Subscribe:
             await Response(None, 200, STREAM_HEADERS, STREAM_TYPE)(scope, receive, send)
             return
         handle = self._handle(scope)
+        departure = Departure(receive)
         try:
-            subscriber = self._hub.subscribe(
-                request.channels,
-                request.patterns,
-                self._encodings.get(
-                    chunked=handle is not None and handle.chunked,
-                    named=request.named,
-                    gzip=self._settings.gzip and accepts_gzip(scope["headers"]),
-                ),
-            )
-            while True:
-                await self._wait(subscriber, receive)
-                first = await self._first(request, subscriber)
-                if subscriber.confirmed:
-                    break
-                # The connection to Redis was lost meanwhile; what fills the hole would come twice.
-            self._hub.join(subscriber)
+            subscriber, first = await self._ready(request, scope, handle, departure)
         except ClientGone:
             return
         except TurnedAway as refusal:
@@ -69,32 +55,47 @@ class Subscribe:
             return
         except TopicRefused as refusal:
             raise Problem(403, f"Redis does not let this gateway subscribe to that: {refusal}.") from None
-        if handle is None:
-            headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.gzip else {})
-            await PortableStream(self._hub, subscriber, first, headers)(scope, receive, send)
-        else:
-            await self._begin_direct(handle, send, subscriber, first)
+        try:
+            if handle is None:
+                headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.gzip else {})
+                await PortableStream(self._hub, subscriber, first, headers)(scope, departure.receive, send)
+            else:
+                await self._begin_direct(handle, send, subscriber, first)
+        finally:
+            departure.stop()
 
-    async def _wait(self, subscriber: Subscriber, receive: Receive) -> None:
-        """Wait for Redis' confirmation, and for the client to leave meanwhile.
+    async def _ready(
+        self, request: StreamRequest, scope: Scope, handle: DirectHandle | None, departure: Departure
+    ) -> tuple[Subscriber, bytes]:
+        """A subscriber that has joined, and what its stream begins with.
 
         Raises:
-            ClientGone: it has left.
-            TurnedAway, TopicRefused: as `Hub.confirmed` does.
+            ClientGone: the client has left meanwhile.
+            TurnedAway, TopicRefused: as `Hub.subscribe` and `Hub.confirmed` do.
         """
-        if subscriber.confirmed:  # as for almost everybody: the channel has listeners already
-            return
-        confirming = asyncio.create_task(self._hub.confirmed(subscriber))
-        leaving = asyncio.create_task(_disconnected(receive))
+        subscriber = self._hub.subscribe(
+            request.channels,
+            request.patterns,
+            self._encodings.get(
+                chunked=handle is not None and handle.chunked,
+                named=request.named,
+                gzip=self._settings.gzip and accepts_gzip(scope["headers"]),
+            ),
+        )
         try:
-            await asyncio.wait((confirming, leaving), return_when=asyncio.FIRST_COMPLETED)
-            if not confirming.done():
-                raise ClientGone
-            confirming.result()
-        finally:
-            leaving.cancel()
-            if confirming.cancel():
-                self._hub.leave(subscriber, "client")
+            while True:
+                if not subscriber.confirmed:  # else the channel has listeners already, as it has for almost everybody
+                    await departure.or_result(self._hub.confirmed(subscriber))
+                first = await self._first(request, subscriber)
+                if subscriber.confirmed:
+                    break
+                # The connection to Redis was lost meanwhile; what fills the hole would come twice.
+        except BaseException:
+            self._hub.leave(subscriber, "client")
+            departure.stop()
+            raise
+        self._hub.join(subscriber)
+        return subscriber, first
 
     async def _request(self, scope: Scope, receive: Receive) -> StreamRequest:
         if scope["method"] == "POST":
@@ -129,23 +130,14 @@ class Subscribe:
 
     async def _first(self, request: StreamRequest, subscriber: Subscriber) -> bytes:
         """What the stream begins with; right after it the subscriber joins, with nothing awaited in between."""
-        try:
-            if request.last_event_id is not None:
-                replay = await self._catch_up.after(subscriber.topics, request.last_event_id)
-            elif request.history:
-                replay = await self._catch_up.last(subscriber.topics, request.history)
-            else:
-                replay = NO_REPLAY
-        except BaseException:
-            self._hub.leave(subscriber, "client")
-            raise
+        if request.last_event_id is not None:
+            replay = await self._catch_up.after(subscriber.topics, request.last_event_id)
+        elif request.history:
+            replay = await self._catch_up.last(subscriber.topics, request.history)
+        else:
+            replay = NO_REPLAY
         retry = retry_frame(random.uniform(self._settings.retry_min, self._settings.retry_max))
         return subscriber.encoding.first(retry, replay.events)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _direct_headers(subscriber: Subscriber) -> list[tuple[bytes, bytes]]:
