@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from gateway import console
 from gateway.broker.canary import Canary
 from gateway.broker.durable import Durable
+from gateway.broker.handover import Handover
 from gateway.broker.publisher import RedisPublisher
 from gateway.broker.pubsub import PubSub
 from gateway.fanout.catch_up import CatchUp
@@ -56,7 +57,10 @@ class Gateway:
         self.hub = Hub(settings, settings.max_streams or default_max_streams(), self.interest, self.metrics, clock)
         self.durable = Durable(settings)
         self.canary = Canary(settings, self.hub.history, self.metrics, clock)
-        self.pubsub = PubSub(settings, self.interest, self.hub, self.canary, self.durable, self.metrics)
+        self.handover = Handover(settings)
+        self.pubsub = PubSub(
+            settings, self.interest, self.hub, self.canary, self.handover, self.durable, self.metrics
+        )
         self.publisher = RedisPublisher(settings, self.durable)
         self.catch_up = CatchUp(self.hub.history, self.durable, settings.replay_events, self.metrics)
         self._origins = Origins(settings)
@@ -103,6 +107,7 @@ class Gateway:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.publisher.close()
             await self.canary.close()
+            await self.handover.close()
             await self.durable.close()
 
     async def _sweep(self) -> None:

@@ -1,8 +1,10 @@
 """Nothing lost, or said: Redis that comes back, slow clients, storms, workers that start."""
 
+import itertools
 import json
 import signal
 import socket
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -42,23 +44,27 @@ def test_the_hole_of_a_lost_connection_is_filled_in_durable_channels(
         assert [event.data for event in stream.take(2)] == ["0", "1"]
         assert plain.next().data == "0"
         wait_until(lambda: metric(worker, "redis_lag_seconds") > 0, "a canary back")
-        # The worker hears nothing, the publisher goes on.
         for number in range(5):
-            for connection in client.client_list(_type="pubsub"):
-                if "kept" not in connection["name"]:
-                    client.client_kill_filter(_id=connection["id"])
+            before = metric(worker, "redis_connects_total")
+            # The worker stands still while its connection is closed and others publish, so it hears none of it.
+            worker.send_signal(signal.SIGSTOP)
+            client.client_kill_filter(_type="pubsub")
             for offset in range(4):
                 _durable(publisher, "kept2" if offset % 2 else "kept", str(2 + number * 4 + offset))
-            client.publish("plain", "unheard?")
+            client.publish("plain", "unheard")
+            worker.send_signal(signal.SIGCONT)
+            reconnected = before + 1
+            wait_until(lambda: metric(worker, "redis_connects_total") == reconnected, "connected again")  # noqa: B023
+            worker.wait_ready()
         assert [event.data for event in stream.take(20)] == [str(number) for number in range(2, 22)]
-        wait_until(lambda: client.publish("plain", "live") >= 1, "listening again")
+        client.publish("plain", "live")
         seen = [plain.next()]
         while seen[-1].data != "live":
             seen.append(plain.next())
-        assert {_reason(event) for event in seen if event.type == "gateway.gap"} == {"redis_lost"}
+        assert [_reason(event) for event in seen[:-1]] == ["redis_lost"] * 5
         _durable(publisher, "kept", "live")
         assert stream.next().data == "live"
-        assert metric(worker, "recovered_total") > 0
+        assert metric(worker, "recovered_total") == 20
 
 
 def test_a_redis_that_lost_its_data_is_told_of(tmp_path: Path, private_redis: RedisServer) -> None:
@@ -212,20 +218,83 @@ def test_streams_end_at_their_age_and_resume(tmp_path: Path, redis_server: Redis
             assert stream.next().data == "1"
 
 
-def test_a_starting_worker_listens_to_what_the_others_listen_to(tmp_path: Path, redis_server: RedisServer) -> None:
+def test_a_starting_worker_knows_what_the_others_know(tmp_path: Path, redis_server: RedisServer) -> None:
     client = redis_server.client()
+    prefix = "warm:"
     with (
-        Worker(tmp_path, redis_server.url, channel_prefix="warm:") as old,
+        Worker(tmp_path, redis_server.url, channel_prefix=prefix) as old,
         open_stream(old.url, ["a", "b"]) as stream,
+        open_stream(old.url, "quiet") as quiet,
     ):
-        with Worker(tmp_path, redis_server.url, channel_prefix="warm:") as new:  # waits until it says ready
+        client.publish("warm:quiet", "only one, long ago")
+        quiet.next()
+        ids = []
+        for number in range(6):
+            client.publish("warm:b" if number % 2 else "warm:a", str(number))
+            stream.next()
+            ids.append(stream.last_event_id)
+        with Worker(tmp_path, redis_server.url, channel_prefix=prefix) as new:  # waits until it says ready
             assert client.pubsub_numsub("warm:a", "warm:b") == [(b"warm:a", 2), (b"warm:b", 2)]
-            for number in range(4):
-                client.publish("warm:a", str(number))
-            stream.take(4)
-            client.publish("warm:a", "4")
-            with open_stream(new.url, ["a", "b"], headers={"Last-Event-ID": stream.last_event_id}) as moved:
-                assert moved.next().data == "4"
+            for at, id_ in enumerate(ids):
+                with open_stream(new.url, ["a", "b"], headers={"Last-Event-ID": id_}) as moved:
+                    expected = [str(number) for number in range(at + 1, 6)]
+                    assert [event.data for event in moved.take(len(expected))] == expected
+            with (
+                open_stream(new.url, "quiet", headers={"Last-Event-ID": quiet.last_event_id}) as moved,
+                open_stream(new.url, ["a", "b"], headers={"Last-Event-ID": ids[-1]}) as other,
+            ):
+                # The very next messages have the same ids on both.
+                client.publish("warm:quiet", "next")
+                assert (moved.next().data, quiet.next().data) == ("next", "next")
+                assert moved.last_event_id.partition("-")[2] == quiet.last_event_id.partition("-")[2]
+                client.publish("warm:a", "6")
+                assert (other.next().data, stream.next().data) == ("6", "6")
+                assert other.last_event_id.partition("-")[2] == stream.last_event_id.partition("-")[2]
             assert metric(new, "gaps_total", reason="on_return") == 0
-        with Worker(tmp_path, redis_server.url, channel_prefix="warm:", warm_channels=0):
+        with Worker(tmp_path, redis_server.url, channel_prefix=prefix, warm_channels=0):
             assert client.pubsub_numsub("warm:a") == [(b"warm:a", 1)]
+
+
+def test_clients_hop_to_workers_that_just_started_and_miss_nothing(tmp_path: Path, redis_server: RedisServer) -> None:
+    stop = threading.Event()
+    client = redis_server.client()
+
+    def publish() -> None:
+        for number in itertools.count():
+            client.publish("hop:a", str(number))
+            if stop.wait(0.003):
+                return
+
+    publisher = threading.Thread(target=publish)
+    with ExitStack() as stack:
+        worker = stack.enter_context(Worker(tmp_path, redis_server.url, channel_prefix="hop:"))
+        with open_stream(worker.url, "a") as stream:
+            publisher.start()
+            try:
+                expected = int(stream.next().data) + 50
+                stream.take(50)
+                last = stream.last_event_id
+                for _ in range(4):
+                    worker = stack.enter_context(Worker(tmp_path, redis_server.url, channel_prefix="hop:"))
+                    with open_stream(worker.url, "a", headers={"Last-Event-ID": last}) as moved:
+                        for _ in range(100):
+                            expected += 1
+                            event = moved.next()
+                            assert (event.type, event.data) == ("message", str(expected))
+                        last = moved.last_event_id
+            finally:
+                stop.set()
+                publisher.join()
+
+
+def test_a_worker_that_does_not_answer_keeps_nobody_from_starting(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url, channel_prefix="mute:") as hanging, open_stream(hanging.url, "a"):
+        hanging.send_signal(signal.SIGSTOP)
+        try:
+            with Worker(tmp_path, redis_server.url, channel_prefix="mute:") as new:
+                assert "not all workers have said what they know" in new.output
+                with open_stream(new.url, "a") as stream:
+                    redis_server.client().publish("mute:a", "1")
+                    assert stream.next().data == "1"
+        finally:
+            hanging.send_signal(signal.SIGCONT)

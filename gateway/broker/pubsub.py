@@ -14,7 +14,9 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from gateway.broker.canary import Canary
 from gateway.broker.client import connection_pool, glob_escape, new_connection, without_password
 from gateway.broker.durable import Durable
+from gateway.broker.handover import Handover
 from gateway.fanout.contracts import Listener, Publication
+from gateway.fanout.handover import TopicRecord
 from gateway.fanout.ids import DurableId
 from gateway.fanout.interest import Interest, TooManyTopics
 from gateway.fanout.names import check_clean
@@ -51,6 +53,7 @@ class PubSub:
         interest: what is wanted.
         listener: told of what arrived.
         canary: watches over the connection.
+        handover: asks the other workers what they know.
         durable: asked for what was missed while the connection was lost.
         metrics: where connects and failures are counted.
     """
@@ -61,12 +64,20 @@ class PubSub:
         interest: Interest,
         listener: Listener,
         canary: Canary,
+        handover: Handover,
         durable: Durable,
         metrics: Metrics,
     ) -> None:
         self._interest = interest
         self._listener = listener
         self._canary = canary
+        self._handover = handover
+        # The gateway's own channels are no topics: what comes on them is for this class.
+        self._own = {
+            canary.channel: self._canary_came,
+            handover.questions: self._question_came,
+            handover.answers: handover.answered,
+        }
         self._durable = durable
         self._metrics = metrics
         # No timeout of redis-py's: its writes then go through asyncio.wait_for, which before Python 3.12 loses a
@@ -95,6 +106,7 @@ class PubSub:
         self._was_listening = False
         # While true, what comes is held back: the hole before it has to be filled first.
         self._holding = False
+        self._held_before_question = 0
         # Confirmed meanwhile. New clients wait for that too, or they would get what fills the hole twice.
         self._opened_later: list[Topic] = []
         self._settled = asyncio.Event()
@@ -116,7 +128,7 @@ class PubSub:
                 backoff = _FIRST_BACKOFF
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._read(connection))
-                    await self._subscribe_canary(connection)
+                    await self._subscribe_own(connection)
                     if not self._warm:
                         await self._warm_up()
                     tasks.create_task(self._reconcile(connection))
@@ -144,7 +156,9 @@ class PubSub:
         logger.info("connected to Redis at %s", self._url)
         self._metrics.redis_connects += 1
         self._problem = _RECOVERING if self._was_listening else _WARMING
-        self._holding = self._was_listening
+        # When it starts, what comes is held back too, until the other workers have said what came before.
+        self._holding = True
+        self._held_before_question = 0
         self._settled.clear()
         self._subscribed.clear()
         self._unanswered.clear()
@@ -175,9 +189,12 @@ class PubSub:
             if kind == b"message":
                 topic = self._subscribed.get((False, reply[1]))
                 if topic is None:
-                    if reply[1] == self._canary.channel:
+                    if (handle := self._own.get(reply[1])) is not None:
                         self._flush()
-                        self._canary.echo(reply[2], complete=not self._holding)
+                        try:
+                            handle(reply[2])
+                        except Exception:  # a fault of ours, or somebody else's message: no reason to be deaf
+                            logger.exception("a message on %r could not be handled", reply[1])
                     continue
                 publication = Publication(topic.name, reply[2], (topic,))
             elif kind == b"pmessage":
@@ -244,7 +261,6 @@ class PubSub:
             if topic is not None and self._holding:
                 self._opened_later.append(topic)
             elif topic is not None:
-                self._was_listening = True
                 self._listener.opened(topic)
         if not self._unanswered:
             self._settled.set()
@@ -256,6 +272,8 @@ class PubSub:
             topic = self._subscribed.get(key) if self._is_last_answer(key) else None
             if key[1] == self._canary.channel:
                 self._canary.forbidden()
+            elif key[1] in self._own:
+                self._handover.forbidden()
             elif topic is None:
                 continue
             elif len(command.keys) > 1:
@@ -299,12 +317,14 @@ class PubSub:
                 # A timer may fire a clock tick early; without this the loop would spin until it has passed.
                 await asyncio.sleep(max(0.0, next_expiry - loop.time()))
 
-    async def _subscribe_canary(self, connection: Connection) -> None:
-        if self._canary.enabled:
-            key = (False, self._canary.channel)
+    async def _subscribe_own(self, connection: Connection) -> None:
+        channels = [self._canary.channel] if self._canary.enabled else []
+        channels += [self._handover.questions, self._handover.answers] if self._handover.enabled else []
+        for channel in channels:  # one by one, because they may be forbidden one by one
+            key = (False, channel)
             self._unanswered[key] += 1
             self._commands.append(_Command([key]))
-            await connection.send_command("SUBSCRIBE", self._canary.channel, check_health=False)
+            await connection.send_command("SUBSCRIBE", channel, check_health=False)
 
     async def _warm_up(self) -> None:
         """Want what others listen to, so that clients who move here find their place.
@@ -330,13 +350,36 @@ class PubSub:
                     await self._settled.wait()
             except TimeoutError:
                 continue
-        if self._holding:
+        if self._was_listening:
             pasts = await self._missed()
             if self._holding:
                 self._listener.interrupted(pasts)
-                self._release()
+        else:
+            self._take_over(await self._handover.ask())
+        self._release()
         self._warm = True
         self._problem = None
+
+    def _take_over(self, answers: list[list[TopicRecord]]) -> None:
+        if not self._holding:
+            return
+        known = self._listener.take_over(answers)
+        # What was held before the question came back is in the answers.
+        count = self._held_before_question
+        self._batch = [each for each in self._batch[:count] if each.channel not in known] + self._batch[count:]
+        self._last = None
+
+    def _canary_came(self, message: bytes) -> None:
+        self._canary.echo(message, complete=not self._holding)
+
+    def _question_came(self, message: bytes) -> None:
+        whom = self._handover.asked(message)
+        if whom is None:
+            self._held_before_question = len(self._batch)
+        elif not self._holding:
+            self._handover.answer(whom, self._listener.export())
+        else:
+            self._handover.answer(whom, [])
 
     async def _missed(self) -> dict[str, Past] | None:
         if not self._canary.enabled:
@@ -358,11 +401,13 @@ class PubSub:
     def _give_up_recovery(self) -> None:
         """More has come than may be held back: what was missed is told of instead of fetched."""
         if self._holding:
-            self._listener.interrupted(None)
+            if self._was_listening:
+                self._listener.interrupted(None)
             self._release()
 
     def _release(self) -> None:
         self._holding = False
+        self._was_listening = True
         opened, self._opened_later = self._opened_later, []
         for topic in opened:
             self._listener.opened(topic)

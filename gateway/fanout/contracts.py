@@ -1,8 +1,9 @@
 """What the parts expect of each other; small on purpose."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from gateway.fanout.handover import TopicRecord
 from gateway.fanout.ids import DurableId
 from gateway.fanout.past import Past
 from gateway.fanout.topic import Topic
@@ -41,6 +42,16 @@ class Listener(Protocol):
 
     def given_up(self, topic: Topic) -> None:
         """It no longer is."""
+
+    def export(self) -> list[bytes]:
+        """What a worker that starts can use of what this one knows, in parts."""
+
+    def take_over(self, answers: Iterable[list[TopicRecord]]) -> set[str]:
+        """Take over what other workers know of the topics that are not opened yet.
+
+        Returns:
+            The channels they knew.
+        """
 
     def refused(self, topic: Topic, why: str) -> None:
         """Redis does not let us subscribe to it."""

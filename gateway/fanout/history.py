@@ -3,9 +3,10 @@
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Any
 
 from gateway.fanout.event import Event
-from gateway.fanout.ids import DurableId, RingId, chain_hash, digest, unheard
+from gateway.fanout.ids import DurableId, RingId, chain_hash, digest, parse_durable, unheard
 from gateway.fanout.ring import Entry, Ring
 from gateway.fanout.topic import Topic
 from gateway.settings import Settings
@@ -44,6 +45,17 @@ class Chain:
         if len(self._times) > _HASHES_REMEMBERED:
             self._times = {hash_: given for hash_, given in self._times.items() if given >= now_ms}
         return RingId(now_ms, hash_)
+
+    def saved(self) -> list[str | bool]:
+        """All that the next ids depend on, for another worker."""
+        return [self._before_last.hex(), self._last.hex(), str(self.durable), self.plain]
+
+    def restore(self, saved: list[Any]) -> None:
+        """Go on as the worker that has saved it."""
+        before_last, last, durable, plain = saved
+        self._before_last, self._last = bytes.fromhex(before_last), bytes.fromhex(last)
+        self.durable = parse_durable(durable) or self.durable
+        self.plain = bool(plain)
 
     def break_off(self) -> None:
         """Messages may have been missed: the predecessors of the next one are not known."""
@@ -129,29 +141,38 @@ class History:
         self.seq += 1
         if not self.enabled:
             return event
-        now_ms = int(time.time() * 1000) + self.clock_offset_ms
+        now_ms = self.now_ms()
         ring_id = chain.next_id(payload, now_ms)
         if event.id is None:
             event = event.with_id(str(ring_id))
         self.keep(channel, topics, event, now_ms)
         return event
 
+    def now_ms(self) -> int:
+        """Redis' time, as far as this worker knows it."""
+        return int(time.time() * 1000) + self.clock_offset_ms
+
     def keep(self, channel: str, topics: tuple[Topic, ...], event: Event, now_ms: int = 0) -> None:
         """Put the newest event into the rings of its topics."""
         if not self.enabled:
             return
         now = self._clock()
-        entry = Entry(self.seq, channel, event, now_ms, now, len(event.frame) + _ENTRY_OVERHEAD)
+        entry = Entry(self.seq, channel, event, now_ms, now, 0)
         for topic in topics:
-            ring = topic.ring
-            if ring is None:
-                continue
-            ring.append(entry)
-            self.bytes += entry.size
-            self._order.append((ring, entry.seq, now))
-            while len(ring) > self._events or (ring.bytes > self._ring_bytes and len(ring) > 1):
-                self.bytes -= ring.evict().size
+            self.put(topic, entry)
         self._evict_oldest(now)
+
+    def put(self, topic: Topic, entry: Entry) -> None:
+        """Put an entry into a topic's ring, within the ring's own limits."""
+        ring = topic.ring
+        if ring is None or not self.enabled:
+            return
+        entry = entry._replace(size=len(entry.event.frame) + _ENTRY_OVERHEAD)
+        ring.append(entry)
+        self.bytes += entry.size
+        self._order.append((ring, entry.seq, entry.time))
+        while len(ring) > self._events or (ring.bytes > self._ring_bytes and len(ring) > 1):
+            self.bytes -= ring.evict().size
 
     def record_gap(self, topic: Topic, event: Event) -> None:
         """Keep a gap in its place, for those who resume from before it."""

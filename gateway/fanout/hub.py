@@ -11,6 +11,7 @@ from gateway.fanout.contracts import Publication
 from gateway.fanout.encoding import Encoding
 from gateway.fanout.event import RESERVED_PREFIX, Event, Undeliverable, parse
 from gateway.fanout.gaps import gap
+from gateway.fanout.handover import TopicRecord, export, take_over
 from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId
 from gateway.fanout.interest import Interest, TooManyTopics
@@ -226,6 +227,14 @@ class Hub:
     def broken_off(self) -> None:
         """The connection to Redis was lost."""
         self.history.break_off()
+
+    def export(self) -> list[bytes]:
+        """What a worker that starts can use of what this one knows, in parts."""
+        return export(self.history, self._interest, self._clock())
+
+    def take_over(self, answers: Iterable[list[TopicRecord]]) -> set[str]:
+        """Take over what other workers know of the topics that are not opened yet; returns the channels they knew."""
+        return take_over(self.history, list(self._interest), answers, self._clock())
 
     def opened(self, topic: Topic) -> None:
         """Redis has confirmed the topic."""

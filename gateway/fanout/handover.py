@@ -1,0 +1,137 @@
+"""What one worker tells another that starts: its recent events, so that clients can move to it.
+
+A worker that has just subscribed knows nothing of what came before, and can't even give the next messages the ids
+that the others give them, because it doesn't know their predecessors. Both travel in this form.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from gateway.fanout.event import Event
+from gateway.fanout.history import History
+from gateway.fanout.ids import parse_durable
+from gateway.fanout.ring import Entry, Ring
+from gateway.fanout.topic import Topic
+
+_MAX_AGE = 60.0
+"""Seconds. Who has been away for longer has not been moved by a rolling update."""
+_MAX_BYTES = 8_388_608
+"""Of frames in all; it is made in one go, while nothing else runs."""
+_TOPICS_PER_PART = 200
+_BYTES_PER_PART = 262_144
+
+
+class TopicRecord(NamedTuple):
+    """One channel as another worker knows it.
+
+    Attributes:
+        name: the channel.
+        since: place in that worker's order from which on `entries` are complete.
+        chain: what the ids of the next messages depend on.
+        entries: place, time in ms, id, type, whether it is durable, frame.
+    """
+
+    name: str
+    since: int
+    chain: list[Any]
+    entries: list[list[Any]]
+
+
+def export(history: History, topics: Iterable[Topic], now: float) -> list[bytes]:
+    """This worker's recent events, in parts small enough to be published."""
+    parts: list[bytes] = []
+    part: list[TopicRecord] = []
+    part_bytes = total = 0
+    for topic in topics:
+        if topic.is_pattern or topic.ring is None or not topic.confirmed:
+            continue
+        record, size = _record(history, topic, topic.ring, now - _MAX_AGE)
+        total += size
+        if total > _MAX_BYTES:
+            break
+        part.append(record)
+        part_bytes += size
+        if len(part) >= _TOPICS_PER_PART or part_bytes > _BYTES_PER_PART:
+            parts.append(orjson.dumps([list(record) for record in part]))
+            part, part_bytes = [], 0
+    if part:
+        parts.append(orjson.dumps([list(record) for record in part]))
+    return parts
+
+
+def parse_part(part: bytes) -> list[TopicRecord]:
+    """The records of a part.
+
+    Raises:
+        ValueError: it isn't one.
+    """
+    try:
+        return [TopicRecord(*record) for record in orjson.loads(part)]
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def take_over(
+    history: History, topics: Sequence[Topic], answers: Iterable[list[TopicRecord]], now: float
+) -> set[str]:
+    """Take over what other workers know; the first that knows a channel counts.
+
+    Args:
+        history: this worker's.
+        topics: what it has subscribed to and delivered nothing of yet.
+        answers: the records of each of the others.
+        now: event loop time.
+
+    Returns:
+        The channels that were taken over.
+    """
+    wanted = {topic.name: topic for topic in topics if not topic.is_pattern and topic.ring is None}
+    records: dict[str, tuple[int, TopicRecord]] = {}
+    for worker, answer in enumerate(answers):
+        for record in answer:
+            if record.name in wanted:
+                records.setdefault(record.name, (worker, record))
+    # One order for all: that of time, and within a worker's answer its own. The stable sort keeps the latter where
+    # times are equal; they never run backwards within an answer by more than its clock was set.
+    merged = sorted(
+        ((worker, record.name, entry) for worker, record in records.values() for entry in record.entries),
+        key=lambda item: (item[2][1], item[0], item[2][0]),
+    )
+    base = history.seq
+    # Where each worker's own places lie in the order for all.
+    theirs: defaultdict[int, list[int]] = defaultdict(list)
+    ours: defaultdict[int, list[int]] = defaultdict(list)
+    for place, (worker, _, entry) in enumerate(merged, base + 1):
+        theirs[worker].append(entry[0])
+        ours[worker].append(place)
+    for name, (worker, record) in records.items():
+        count = bisect_right(theirs[worker], record.since)
+        wanted[name].ring = Ring(ours[worker][count - 1] if count else base)
+        history.chain(name).restore(record.chain)
+    now_ms = history.now_ms()
+    for place, (_, name, (_, time_ms, id_, type_, durable, frame)) in enumerate(merged, base + 1):
+        history.seq = place
+        event = Event(frame.encode(), type_, id_, parse_durable(id_) if durable else None)
+        age = max(0, now_ms - time_ms) / 1000
+        history.put(wanted[name], Entry(place, name, event, time_ms, now - age, 0))
+    return set(records)
+
+
+def _record(history: History, topic: Topic, ring: Ring, oldest: float) -> tuple[TopicRecord, int]:
+    entries: list[list[Any]] = []
+    since = ring.since
+    size = 0
+    for entry in ring.after(-1):
+        if entry.time < oldest:
+            since = entry.seq
+            continue
+        event = entry.event
+        size += len(event.frame)
+        entries.append(
+            [entry.seq, entry.time_ms, event.id, event.type, event.durable is not None, event.frame.decode()]
+        )
+    return TopicRecord(topic.name, since, history.chain(topic.name).saved(), entries), size
