@@ -5,7 +5,7 @@ RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs bench clean system-packages
+.PHONY: help run test check chaos docs bench clean system-packages
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: $(INSTALLED) ## lint, formatting, types, import directions
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
+
+chaos: $(INSTALLED) system-packages ## break one thing after the other and count what each client lost
+	$(BIN)/python -m chaos $(ARGS)
 
 docs: $(INSTALLED) ## write the generated parts of the documentation
 	$(BIN)/python -m tools.settings_table

@@ -1,0 +1,179 @@
+"""What was published against what each client received."""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chaos.diary import GAP
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A message that Redis took.
+
+    Attributes:
+        number: counts the messages of its channel.
+        unheard: it was published while workers could not hear Redis, by the clock of the harness.
+    """
+
+    number: int
+    unheard: bool = False
+
+
+@dataclass
+class Account:
+    """One column of one row, summed over its clients.
+
+    Attributes:
+        clients: how many there were.
+        published: messages that Redis took.
+        unheard: of these, published while workers could not hear Redis.
+        lost: messages that a client should have had and never got.
+        unexplained: lost although workers could hear them.
+        unannounced: lost without a gap event in the place where they are missing.
+        duplicated: deliveries beyond the first.
+        disordered: deliveries after a later message of the same channel.
+        phantom: deliveries of what was never published.
+        told: clients that had a gap event.
+        needless: gap events in a place where nothing is missing.
+        closed: clients that gave up for ever.
+        unexpected: clients that got what no client should.
+        silence: the longest time a client heard nothing, in seconds.
+        reasons: of the gap events.
+        examples: the first few faults, in words.
+    """
+
+    clients: int = 0
+    published: int = 0
+    unheard: int = 0
+    lost: int = 0
+    unexplained: int = 0
+    unannounced: int = 0
+    duplicated: int = 0
+    disordered: int = 0
+    phantom: int = 0
+    told: int = 0
+    needless: int = 0
+    closed: int = 0
+    unexpected: int = 0
+    silence: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def example(self, text: str) -> None:
+        if len(self.examples) < 8:
+            self.examples.append(text)
+
+
+@dataclass
+class Channel:
+    """What was published on one channel.
+
+    Attributes:
+        sure: messages that Redis acknowledged, in order. A client must have them.
+        unsure: numbers Redis never answered for. A client may have them.
+        first: numbers before it are not counted: not all clients were there yet.
+    """
+
+    sure: list[Published]
+    unsure: frozenset[int] = frozenset()
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        self.sure = [message for message in self.sure if message.number >= self.first]
+        self._numbers = [message.number for message in self.sure]
+        self._known = frozenset(self._numbers)
+
+    def between(self, first: int, last: int) -> list[Published]:
+        """The sure ones from `first` to `last`, both included."""
+        return self.sure[bisect_left(self._numbers, first) : bisect_left(self._numbers, last + 1)]
+
+    def may_lack(self, first: int, last: int) -> bool:
+        """Whether a message between them was perhaps published, and perhaps not."""
+        return any(first <= number <= last for number in self.unsure)
+
+    def knows(self, number: int) -> bool:
+        return number in self._known or number in self.unsure
+
+
+def reconcile(channels: Mapping[str, Channel], clients: Iterable[Mapping[str, Any]]) -> Account:
+    """Compare each client's diaries with what was published on its channels.
+
+    Args:
+        channels: by name, those of one column.
+        clients: their reports.
+    """
+    account = Account(
+        published=sum(len(channel.sure) for channel in channels.values()),
+        unheard=sum(message.unheard for channel in channels.values() for message in channel.sure),
+    )
+    for index, client in enumerate(clients):
+        account.clients += 1
+        for name, channel in channels.items():
+            _count(account, f"client {index}, {name}", channel, client["diaries"].get(name, []))
+        account.told += bool(client["gaps"])
+        account.reasons.update(client["gaps"])
+        account.silence = max(account.silence, client["silence"])
+        if client["refusal"]:
+            account.closed += 1
+            account.example(f"client {index} gave up at {client['refusal']}")
+        if client["unexpected"]:
+            account.unexpected += 1
+            account.example(f"client {index} got {client['unexpected'][0]}")
+    return account
+
+
+def _count(account: Account, who: str, channel: Channel, entries: Sequence[Sequence[int]]) -> None:
+    highest = channel.first - 1
+    missing: dict[int, tuple[Published, bool]] = {}
+    gaps = 0
+
+    def skipped(last: int) -> None:
+        """Up to `last` nothing has come; a gap event since the last message has announced it, or not."""
+        nonlocal gaps
+        skipped_here = channel.between(highest + 1, last)
+        missing.update({message.number: (message, gaps > 0) for message in skipped_here})
+        if not skipped_here and not channel.may_lack(highest + 1, last):
+            account.needless += gaps
+        gaps = 0
+
+    for first, last in entries:
+        if first == GAP:
+            gaps += 1
+            continue
+        if last < channel.first:
+            gaps = 0
+            continue
+        for number in range(max(first, channel.first), min(last, highest) + 1):
+            if number in missing:
+                del missing[number]
+                account.disordered += 1
+                account.example(f"{who}: {number} came after {highest}")
+            else:
+                account.duplicated += 1
+                account.example(f"{who}: {number} came twice")
+        first = max(first, highest + 1)
+        if first > last:
+            continue
+        skipped(first - 1)
+        for number in range(first, last + 1):
+            if not channel.knows(number):
+                account.phantom += 1
+                account.example(f"{who}: {number} was never published")
+        highest = last
+    if channel.sure:
+        skipped(channel.sure[-1].number)
+    _lost(account, who, missing)
+
+
+def _lost(account: Account, who: str, missing: Mapping[int, tuple[Published, bool]]) -> None:
+    account.lost += len(missing)
+    for message, announced in missing.values():
+        if not message.unheard:
+            account.unexplained += 1
+            account.example(f"{who}: lost {message.number}, which workers could hear")
+        if not announced:
+            account.unannounced += 1
+            account.example(f"{who}: lost {message.number}, and no gap event said so")

@@ -1,0 +1,40 @@
+"""Breaks one thing at a time under 500 real streams, and holds what each client received against what was published.
+
+`make chaos` plays the same rows and prints the table that is in docs/reliability.md.
+"""
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from chaos import firewall
+from chaos.drain import DRAIN
+from chaos.row import Row, play
+from chaos.rows import ROWS
+
+# Smaller than in the table only where the row is about size.
+_SMALL_DRAIN = replace(
+    DRAIN,
+    plan=replace(DRAIN.plan, streams=600, rate=10, settings={"drain_window": 4, "shutdown_timeout": 10}),
+)
+
+
+@pytest.mark.parametrize("row", [_SMALL_DRAIN if row is DRAIN else row for row in ROWS], ids=lambda row: row.name)
+def test_nothing_is_lost_in_silence(row: Row, tmp_path: Path) -> None:
+    if reason := row.impossible():
+        pytest.skip(reason)
+    result = play(row, directory=tmp_path)
+    assert not result.faults, "\n".join([*result.faults, *result.notes])
+    # A row whose clients had nothing to receive would show nothing.
+    assert all(account.clients >= 250 and account.published >= 20 for account in result.accounts.values())
+
+
+@pytest.mark.skipif(bool(firewall.unavailable()), reason=firewall.unavailable())
+def test_no_rule_stays_behind() -> None:
+    """Not from this run, nor from one that was killed."""
+    with firewall.unreachable("127.127.0.1", 9):
+        firewall.sweep()  # what the next run does after one was killed here
+    rules = subprocess.run(["iptables", "-S", "INPUT"], check=True, capture_output=True, text=True).stdout
+    assert "gateway-chaos" not in rules
