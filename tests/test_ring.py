@@ -96,7 +96,11 @@ def test_with_redis_time_every_repetition_is_told_apart(sent: list[str], skew: f
         first.hear(START + place * 0.1, payload)
         second.hear(START + place * 0.1 + 0.002, payload)
     at = data.draw(st.integers(0, len(sent) - 1))
-    assert _data(second.after(first.ids[at])) == sent[at + 1 :]
+    replayed = second.after(first.ids[at])
+    if at < 2:  # neither knew what came before, so neither's ids mean anything to the other
+        assert _is_gap(replayed)
+    else:
+        assert _data(replayed) == sent[at + 1 :]
 
 
 @given(payloads)
@@ -120,6 +124,17 @@ def test_what_was_evicted_is_a_gap(sent: list[str], kept: int) -> None:
             assert _data(replayed) == sent[at + 1 :]
         else:
             assert _is_gap(replayed)
+
+
+def test_after_an_unknown_id_comes_what_is_certainly_later() -> None:
+    first, second = FakeWorker(), FakeWorker()
+    unheard = first.hear(START, "only the first worker heard it")
+    for place in range(5):
+        second.hear(START + 0.5 + place, str(place))
+    replayed = second.after(unheard)
+    assert _is_gap(replayed)
+    assert _data(replayed[1:]) == ["1", "2", "3", "4"], "0 may have come before"
+    assert len(second.after("not-even-a-time")) == 1
 
 
 def test_limits_of_size_and_age_hold() -> None:

@@ -177,7 +177,7 @@ class History:
     def record_gap(self, topic: Topic, event: Event) -> None:
         """Keep a gap in its place, for those who resume from before it."""
         self.seq += 1
-        self.keep(topic.name, (topic,), event)
+        self.keep(topic.name, (topic,), event, self.now_ms())
 
     def sweep(self) -> None:
         """Forget what is too old; called now and then for channels on which nothing comes any more."""

@@ -18,6 +18,7 @@ from gateway.fanout.interest import Interest, TooManyTopics
 from gateway.fanout.past import Past
 from gateway.fanout.pinger import Pinger
 from gateway.fanout.policies import Policies
+from gateway.fanout.slices import Slices
 from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.throttle import Throttle
 from gateway.fanout.topic import Groups, Topic, TopicRefused
@@ -92,6 +93,7 @@ class Hub:
         self._waiting: set[asyncio.Timeout] = set()
         self._log_refused = Throttle(1.0, clock)
         self._last_event: Event | None = None
+        self._slices = Slices(self._queue_slice)
 
     def __len__(self) -> int:
         return len(self._subscribers)
@@ -375,6 +377,10 @@ class Hub:
             for kind in kinds:
                 for encoding, members in kind(topic).items():
                     recipients = _without(members, seen, encoding) if seen else members
+                    self._metrics.deliveries += len(recipients) * count
+                    if kind is _single and self._slices.wants(topic, len(recipients)):
+                        self._slices.add(topic, list(recipients), encoding, channel, events)
+                        continue
                     piece = pieces.get(encoding)
                     if piece is None:
                         piece = pieces[encoding] = encoding.encode(channel, events)
@@ -383,10 +389,14 @@ class Hub:
                             behind.append(subscriber)
                         else:
                             subscriber.write(piece)
-                    self._metrics.deliveries += len(recipients) * count
             seen = (*seen, topic)
         if behind:
             self._queue(behind, pieces, channel, events, now)
+
+    def _queue_slice(
+        self, subscribers: list[Subscriber], encoding: Encoding, piece: bytes, channel: str, events: list[Event]
+    ) -> None:
+        self._queue(subscribers, {encoding: piece}, channel, events, self._clock())
 
     def _queue(
         self,

@@ -76,8 +76,12 @@ def replay_after(
             pieces += _from_ring(topic, seq, _START)
         elif durable is None or topic.is_pattern:
             missing(topic, "unknown_id" if seq is None else "not_kept")
-            if seq is not None:
-                pieces += _from_ring(topic, seq, _START)
+            # What certainly came later needs not be missing too.
+            later = seq
+            if later is None and topic.ring is not None:
+                later = topic.ring.surely_after(last_event_id)
+            if later is not None:
+                pieces += _from_ring(topic, later, _START)
         elif past is None:
             missing(topic, "history_unavailable")
         else:

@@ -11,6 +11,9 @@ CLOCK_TOLERANCE_MS = 5_000
 could be taken for the one that is looked for, and what lies between would be lost without a word."""
 
 
+_CERTAINTY_MS = 1_000
+
+
 class Entry(NamedTuple):
     """One event kept.
 
@@ -89,6 +92,22 @@ class Ring:
             found.append(entry)
         found.reverse()
         return found
+
+    def surely_after(self, id_: str) -> int | None:
+        """The place from which on everything came after an event that is not here, by the time in its id.
+
+        None if the id tells no time. Events of the second after it are left out: another worker's clock, or its
+        delay, may have put that event among them.
+        """
+        wanted = parse_ring(id_)
+        if wanted is None:
+            return None
+        seq = None
+        for entry in reversed(self._entries):
+            if entry.time_ms <= wanted.ms + _CERTAINTY_MS:
+                break
+            seq = entry.seq - 1
+        return seq
 
     def last(self, count: int) -> list[Entry]:
         """The newest `count` entries that are events with an id (gaps are not)."""

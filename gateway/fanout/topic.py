@@ -26,6 +26,7 @@ class Topic:
         is_pattern: whether `name` is a pattern.
         single: the subscribers that listen to this channel alone, by the encoding they share.
         joint: those that listen to more, or to a pattern: to them the order between channels matters.
+        version: changes with its subscribers.
         size: how many subscribers there are, those included that have not joined yet.
         ring: recent events; None until Redis has confirmed for the first time.
         refusal: why Redis refused the subscription, or None.
@@ -44,6 +45,7 @@ class Topic:
         "ring",
         "single",
         "size",
+        "version",
     )
 
     def __init__(self, name: str, is_pattern: bool) -> None:
@@ -52,6 +54,7 @@ class Topic:
         self.single: Groups = {}
         self.joint: Groups = {}
         self.size = 0
+        self.version = 0
         self.ring: Ring | None = None
         self.confirmed = False
         self.last_delivery = 0.0
@@ -60,10 +63,12 @@ class Topic:
 
     def add(self, subscriber: "Subscriber") -> None:
         """From now on the subscriber gets what comes."""
+        self.version += 1
         self._groups(subscriber).setdefault(subscriber.encoding, set()).add(subscriber)
 
     def discard(self, subscriber: "Subscriber") -> None:
         """The subscriber gets nothing any more, if it ever did."""
+        self.version += 1
         groups = self._groups(subscriber)
         group = groups.get(subscriber.encoding)
         if group is not None:

@@ -1,0 +1,113 @@
+"""Large fan-outs in slices, so that a channel with ten thousand clients does not hold up one with ten."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from gateway.fanout.encoding import Encoding
+from gateway.fanout.event import Event
+from gateway.fanout.subscriber import Subscriber
+from gateway.fanout.topic import Topic
+
+SLICE = 1000
+"""Writes in one turn of the event loop: some milliseconds."""
+_MAX_WAITING = 1_048_576
+"""Bytes that may wait for their turn on one topic. More are sent at once: memory is not to pay for fairness."""
+
+Behind = Callable[[list[Subscriber], Encoding, bytes, str, list[Event]], None]
+
+
+class _Job:
+    """Events for those who were there when they came."""
+
+    __slots__ = ("channel", "encoding", "events", "piece", "place", "recipients", "size", "version")
+
+    def __init__(
+        self, topic: Topic, recipients: list[Subscriber], encoding: Encoding, channel: str, events: list[Event]
+    ) -> None:
+        self.recipients = recipients
+        self.encoding = encoding
+        self.channel = channel
+        self.events = list(events)
+        self.size = sum(len(event.frame) for event in events)
+        self.version = topic.version
+        self.piece = b""
+        self.place = 0
+
+
+class Slices:
+    """The fan-outs under way, in turns.
+
+    Only subscribers of one topic are served here: each has its events in order because its topic's jobs are done in
+    order.
+
+    Args:
+        behind: takes those who can't be written to now.
+    """
+
+    def __init__(self, behind: Behind) -> None:
+        self._behind = behind
+        self._jobs: dict[Topic, deque[_Job]] = {}
+        self._scheduled = False
+
+    def wants(self, topic: Topic, recipients: int) -> bool:
+        """Whether a fan-out is to be done here: it is large, or one before it is still under way."""
+        return recipients > SLICE or topic in self._jobs
+
+    def add(
+        self, topic: Topic, recipients: list[Subscriber], encoding: Encoding, channel: str, events: list[Event]
+    ) -> None:
+        """Take a fan-out over."""
+        jobs = self._jobs.setdefault(topic, deque())
+        last = jobs[-1] if jobs else None
+        if (
+            last is not None
+            and not last.place
+            and last.encoding is encoding
+            and last.channel == channel
+            and last.version == topic.version
+        ):
+            last.events += events  # the same people, and nobody has had the first part: one write for both
+            last.size += sum(len(event.frame) for event in events)
+        else:
+            jobs.append(_Job(topic, recipients, encoding, channel, events))
+        if sum(job.size for job in jobs) > _MAX_WAITING:
+            while topic in self._jobs:
+                self._work(topic)
+        elif not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if not self._jobs:
+            return
+        topic = next(iter(self._jobs))
+        self._work(topic)
+        if topic in self._jobs:  # to the end of the line
+            self._jobs[topic] = self._jobs.pop(topic)
+        if self._jobs:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _work(self, topic: Topic) -> None:
+        jobs = self._jobs[topic]
+        job = jobs[0]
+        if not job.place:
+            job.piece = job.encoding.encode(job.channel, job.events)
+        piece = job.piece
+        behind: list[Subscriber] = []
+        for subscriber in job.recipients[job.place : job.place + SLICE]:
+            if subscriber.closed is not None:
+                continue
+            if subscriber.queueing:
+                behind.append(subscriber)
+            else:
+                subscriber.write(piece)
+        job.place += SLICE
+        if job.place >= len(job.recipients):
+            jobs.popleft()
+            if not jobs:
+                del self._jobs[topic]
+        if behind:
+            self._behind(behind, job.encoding, piece, job.channel, job.events)
