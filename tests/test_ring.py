@@ -74,7 +74,8 @@ def test_a_client_that_moves_gets_what_it_missed_or_a_gap(
     at = data.draw(st.integers(0, len(sent) - 1))
     replayed = second.after(first.ids[at])
     if _is_gap(replayed):
-        assert at < late + 2, "the worker had heard this message and both before it"
+        # It had not heard this message and both before it; with wrong clocks it is unsure of that a little longer.
+        assert at < late + 2 + (abs(skew - other_skew) + 0.5 if abs(skew - other_skew) > 0.4 else 0)
         return
     missed = sent[at + 1 :]
     if abs(skew - other_skew) < 0.4:

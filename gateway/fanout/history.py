@@ -23,13 +23,16 @@ class Chain:
     Attributes:
         durable: the newest durable id heard.
         plain: whether a message that is not durable was heard.
+        unheard: how many of the two predecessors of the next message were not heard; while there are any, its id
+            means nothing to other workers.
     """
 
-    __slots__ = ("_before_last", "_last", "_times", "durable", "plain")
+    __slots__ = ("_before_last", "_last", "_times", "durable", "plain", "unheard")
 
     def __init__(self) -> None:
         self.durable = DurableId(0, 0)
         self.plain = False
+        self.unheard = 2
         self._before_last = unheard()
         self._last = unheard()
         # When the latest hashes were given, so that no id is given twice.
@@ -40,25 +43,27 @@ class Chain:
         this = digest(payload)
         hash_ = chain_hash(self._before_last, self._last, this)
         self._before_last, self._last = self._last, this
+        self.unheard = max(0, self.unheard - 1)
         now_ms = max(now_ms, self._times.pop(hash_, 0) + 1)
         self._times[hash_] = now_ms
         if len(self._times) > _HASHES_REMEMBERED:
             self._times = {hash_: given for hash_, given in self._times.items() if given >= now_ms}
         return RingId(now_ms, hash_)
 
-    def saved(self) -> list[str | bool]:
+    def saved(self) -> list[str | int | bool]:
         """All that the next ids depend on, for another worker."""
-        return [self._before_last.hex(), self._last.hex(), str(self.durable), self.plain]
+        return [self._before_last.hex(), self._last.hex(), self.unheard, str(self.durable), self.plain]
 
     def restore(self, saved: list[Any]) -> None:
         """Go on as the worker that has saved it."""
-        before_last, last, durable, plain = saved
+        before_last, last, self.unheard, durable, plain = saved
         self._before_last, self._last = bytes.fromhex(before_last), bytes.fromhex(last)
         self.durable = parse_durable(durable) or self.durable
         self.plain = bool(plain)
 
     def break_off(self) -> None:
         """Messages may have been missed: the predecessors of the next one are not known."""
+        self.unheard = 2
         self._before_last = unheard()
         self._last = unheard()
 
@@ -142,7 +147,12 @@ class History:
         if not self.enabled:
             return event
         now_ms = self.now_ms()
+        means_nothing = chain.unheard > 0
         ring_id = chain.next_id(payload, now_ms)
+        if means_nothing:
+            for topic in topics:
+                if topic.ring is not None:
+                    topic.ring.unsure_until_ms = ring_id.ms
         if event.id is None:
             event = event.with_id(str(ring_id))
         self.keep(channel, topics, event, now_ms)
