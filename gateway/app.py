@@ -54,15 +54,22 @@ class Gateway:
         self.settings = settings
         self.metrics = Metrics()
         self.interest = Interest(settings.max_channels, settings.linger, clock)
-        self.hub = Hub(settings, settings.max_streams or default_max_streams(), self.interest, self.metrics, clock)
         self.durable = Durable(settings)
+        self.hub = Hub(
+            settings,
+            settings.max_streams or default_max_streams(),
+            self.interest,
+            self.metrics,
+            clock,
+            self.durable.mark_mixed,
+        )
         self.canary = Canary(settings, self.hub.history, self.metrics, clock)
         self.handover = Handover(settings)
         self.pubsub = PubSub(
             settings, self.interest, self.hub, self.canary, self.handover, self.durable, self.metrics
         )
         self.publisher = RedisPublisher(settings, self.durable)
-        self.catch_up = CatchUp(self.hub.history, self.durable, settings.replay_events, self.metrics)
+        self.catch_up = CatchUp(settings, self.hub.history, self.durable, self.canary.caught_up, self.metrics, clock)
         self._origins = Origins(settings)
         self._redis_cli = redis_cli
         self.app = Starlette(
@@ -114,6 +121,7 @@ class Gateway:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
             self.hub.sweep()
+            self.catch_up.sweep()
 
 
 def _must_not_end(task: asyncio.Task[None]) -> None:

@@ -141,7 +141,7 @@ def test_compressed_pieces_are_decoded_one_by_one_from_wherever_a_client_begins(
     encoding = Encodings(min_bytes).get(chunked=False, named=False, gzip=True)
     sent = [encoding.wrap(piece) for piece in pieces]
     decoder = zlib.decompressobj(31)  # gzip, and nothing else
-    assert decoder.decompress(encoding.first(b"retry: 1\n\n", [])) == b"retry: 1\n\n"
+    assert decoder.decompress(encoding.first(b"retry: 1\n\n")) == b"retry: 1\n\n"
     for piece, wire in list(zip(pieces, sent, strict=True))[begin:]:
         assert decoder.decompress(wire) == piece, "held back"
         assert decoder.decompress(encoding.ping) == b":\n\n"

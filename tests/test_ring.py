@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.fanout.event import Event, parse
 from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId, RingId, parse_durable, parse_ring
-from gateway.fanout.resume import replay_after
+from gateway.fanout.resume import Limits, replay_after
 from gateway.fanout.topic import Topic
 from gateway.settings import Settings
 
@@ -37,7 +37,7 @@ class FakeWorker:
         return event.id
 
     def after(self, id_: str) -> list[Event]:
-        replay = replay_after((self.topic,), id_, {}, self.history, 10_000)
+        replay = replay_after((self.topic,), id_, {}, self.history, Limits(10_000, 10_000_000))
         return [event for _, event in replay.events]
 
 
@@ -141,13 +141,15 @@ def test_after_an_unknown_id_comes_what_is_certainly_later() -> None:
 def test_limits_of_size_and_age_hold() -> None:
     worker = FakeWorker(history_bytes=3000, history_total_bytes=2000, history_age=10)
     for place in range(100):
-        worker.hear(START + place * 0.01, "x" * 100)
+        worker.hear(START + place, "x" * 100)
     assert worker.topic.ring is not None
     assert 0 < worker.history.bytes <= 2000
     assert worker.history.bytes == worker.topic.ring.bytes
     worker.now += 20
     worker.history.sweep()
-    assert (worker.history.bytes, len(worker.topic.ring)) == (0, 0)
+    # Only the newest is left: who has seen it has missed nothing, however long ago that was.
+    assert len(worker.topic.ring) == worker.history.entries == 1
+    assert worker.after(worker.ids[-1]) == []
     assert _is_gap(worker.after(worker.ids[-2]))
 
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from gateway.broker.client import connection_pool
 from gateway.fanout.history import History
@@ -51,10 +51,11 @@ class Canary:
         self._history = history
         self._metrics = metrics
         self._clock = clock
-        self._redis = Redis(connection_pool=connection_pool(settings, 1, settings.redis_connect_timeout))
+        self._redis = Redis(connection_pool=connection_pool(settings, 2, settings.redis_connect_timeout))
         self._heard = 0.0
         self._sent: dict[bytes, _Sent] = {}
         self._count = 0
+        self._barriers: dict[bytes, asyncio.Future[bool]] = {}
         self._offsets: list[tuple[float, int]] = []
 
     def heard(self) -> None:
@@ -69,6 +70,9 @@ class Canary:
             complete: everything that Redis sent before it has been delivered, too.
         """
         token, _, newest = message.partition(b" ")
+        barrier = self._barriers.pop(token, None)
+        if barrier is not None and not barrier.done():
+            barrier.set_result(complete)
         sent = self._sent.pop(token, None)
         if sent is None:
             return
@@ -80,12 +84,33 @@ class Canary:
             # the latest.
             history.heard = max(history.heard, DurableId(sent.redis_ms - 1, 0))
 
+    async def caught_up(self) -> bool:
+        """Wait until everything is delivered that Redis had been given to publish before this was called.
+
+        Returns:
+            False if that can't be found out just now.
+        """
+        if not self.enabled:
+            return False
+        self._count += 1
+        token = b"b%d" % self._count
+        barrier = self._barriers[token] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_PATIENCE * self._interval):
+                await self._redis.publish(self.channel, token)
+                complete: bool = await barrier
+                return complete
+        except (RedisError, OSError):  # TimeoutError is one
+            return False
+        finally:
+            self._barriers.pop(token, None)
+
     def forbidden(self) -> None:
         """Redis doesn't let us listen to it."""
         self.enabled = False
         logger.warning(
-            "Redis does not allow the channel %s (ACL); without it a connection that silently died is noticed late, "
-            "and lost durable messages are told of instead of fetched",
+            "Redis does not allow to listen to or publish on %s (ACL); without it a connection that silently died is "
+            "noticed late, and lost durable messages are told of instead of fetched",
             self.channel.decode(),
         )
 
@@ -101,7 +126,12 @@ class Canary:
             while self.enabled:
                 if sending is None or sending.done():
                     sending = asyncio.create_task(self._send())
+                planned = self._clock() + self._interval
                 await asyncio.sleep(self._interval)
+                if self._clock() > planned + self._interval:
+                    # This process stood still, not Redis; what came meanwhile is still to be read.
+                    self.heard()
+                    continue
                 silence = self._clock() - self._heard
                 if silence > _PATIENCE * self._interval:
                     raise RedisConnectionError(f"silent for {silence:.1f} s, the connection is taken for dead")
@@ -123,6 +153,8 @@ class Canary:
             self._note_time(took, int((seconds + micros / 1e6 - began - took / 2) * 1000))
             self._sent = {token: _Sent(self._clock(), seconds * 1000 + micros // 1000)}
             await self._redis.publish(self.channel, token + b" " + (newest or b""))
+        except NoPermissionError:
+            self.forbidden()
         except ResponseError as error:
             logger.warning("the canary could not be sent: %s", error)
         except (RedisError, OSError):

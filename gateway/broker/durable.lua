@@ -5,8 +5,10 @@
 --   gateway.clock             hash: `last`, the newest id given; `birth`, since when nothing has been lost
 --   gateway.stream:CHANNEL    stream of the channel's messages, field `d`
 --   gateway.trimmed:CHANNEL   the newest id that was removed from that stream
+--   gateway.mixed:CHANNEL     there, if messages that are not kept were heard on the channel as well
 
 local EVENTS, AGE = @EVENTS@, @AGE_MS@  -- AGE 0: no limit of age
+local PAGE, ENOUGH = 100, 1048576  -- entries, bytes
 local MARK = '\30gateway:'
 
 local function now_ms()
@@ -79,44 +81,65 @@ local function publish(keys, args)
   return id
 end
 
--- KEYS: channels. ARGV: `after`, an id, limit of events for each channel, limit of bytes in all; or `last`, '', and the
--- same limits. Returns the clock, then for each channel {gap or '', whether there is a stream, ids and messages in turn}.
+-- The newest messages of a stream, newest first, in pages: what is not handed out is not read either.
+local function newest(key, from, limit, room)
+  local found, edge, complete = {}, '+', true
+  while true do
+    local page = redis.call('XREVRANGE', key, edge, from, 'COUNT', PAGE)
+    for _, entry in ipairs(page) do
+      room = room - #entry[2][2]
+      if #found == 2 * limit or (room < 0 and #found > 0) then return found, false end
+      table.insert(found, entry[1])
+      table.insert(found, entry[2][2])
+    end
+    if #page < PAGE then return found, true end
+    edge = '(' .. page[#page][1]
+  end
+end
+
+-- KEYS: channels. ARGV: a mode, an id, limits of events and bytes for each channel, and for `since` the newest id known
+-- to be of this history (0-0: none). The modes: `after`, what came
+-- after an id a client has; `since`, what came after a point of time that only has the form of an id; `last`, the newest.
+-- Returns the clock, then for each channel {gap or '', whether durable messages are all there is, ids and messages in
+-- turn, newest first}. It stops when it has handed out enough, so that nobody else waits long for Redis: who asked for
+-- more channels than are answered asks again for the rest.
 local function history(keys, args)
   local mode, after, limit, room = args[1], args[2], tonumber(args[3]), tonumber(args[4])
+  local known = args[5] or after
   local now = now_ms()
   local clock = redis.call('HMGET', 'gateway.clock', 'last', 'birth')
   local last, birth = clock[1], clock[2]
   local answer = { last or '0-0' }
-  for index, channel in ipairs(keys) do
+  local handed_out = 0
+  for _, channel in ipairs(keys) do
     local key = 'gateway.stream:' .. channel
-    local gap = ''
-    local from = '-'
-    if mode == 'after' then
+    local gap, from = '', '-'
+    if mode ~= 'last' then
       from = '(' .. after
-      local after_ms = parse_id(after)
       local removed = redis.call('GET', 'gateway.trimmed:' .. channel)
-      if not last or newer(birth, after) then
+      if not last or (mode == 'after' and newer(after, last)) or (known ~= '0-0' and newer(birth, known)) then
         gap = 'history_lost'
       elseif removed and newer(removed, after) then
         gap = 'trimmed'
-      elseif AGE > 0 and after_ms < now - AGE then
+      elseif mode == 'after' and AGE > 0 and after ~= last and parse_id(after) < now - AGE then
         gap = 'expired'
       end
     end
-    local newest = redis.call('XREVRANGE', key, '+', from, 'COUNT', limit + 1)
-    local found = {}
-    for place, entry in ipairs(newest) do
-      room = room - #entry[2][2]
-      if place > limit or room < 0 then
-        if mode == 'after' then gap = 'too_many' end
-        break
-      end
-      table.insert(found, 1, entry[2][2])
-      table.insert(found, 1, entry[1])
-    end
-    answer[index + 1] = { gap, redis.call('EXISTS', key), found }
+    local found, complete = newest(key, from, limit, room)
+    if mode ~= 'last' and not complete then gap = 'too_many' end
+    local pure = redis.call('EXISTS', key) == 1 and redis.call('EXISTS', 'gateway.mixed:' .. channel) == 0
+    table.insert(answer, { gap, pure and 1 or 0, found })
+    for place = 2, #found, 2 do handed_out = handed_out + #found[place] end
+    if handed_out > ENOUGH then break end
   end
   return answer
+end
+
+-- KEYS: channel. Somebody publishes on it without keeping, too: what is missing can't be told from its stream alone.
+local function mixed(keys, args)
+  redis.call('SET', 'gateway.mixed:' .. keys[1], 1)
+  if AGE > 0 then redis.call('PEXPIRE', 'gateway.mixed:' .. keys[1], AGE) end
+  return 1
 end
 
 -- ARGV: the newest id a worker has seen. If Redis knows less than that, it has lost something (restarted with older
@@ -125,7 +148,10 @@ local function check(keys, args)
   local last = redis.call('HGET', 'gateway.clock', 'last')
   if args[1] ~= '0-0' and (not last or newer(args[1], last)) then
     local birth = format_id(now_ms(), 0)
-    if newer(args[1], birth) then birth = args[1] end
+    if not newer(birth, args[1]) then
+      local ms, seq = parse_id(args[1])
+      birth = format_id(ms, seq + 1)
+    end
     redis.call('HSET', 'gateway.clock', 'birth', birth, 'last', birth)
     return birth
   end

@@ -1,5 +1,6 @@
 """Durable publishing and its history, in Redis."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from importlib.resources import files
@@ -19,8 +20,8 @@ from gateway.settings import Settings
 logger = logging.getLogger(__name__)
 
 _CONNECTIONS = 4
-_REPLAY_BYTES = 16_777_216
-"""Messages of one read of history; more is a gap. It bounds what Redis has to hand out while everyone waits."""
+_CHANNELS_AT_A_TIME = 100
+"""Redis does nothing else while a script runs."""
 
 
 class Durable:
@@ -32,6 +33,7 @@ class Durable:
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.channel_prefix
         self._limit = settings.replay_events
+        self._channel_bytes = settings.queue_bytes
         self._max_channel_bytes = settings.max_channel_bytes
         self._max_payload_bytes = settings.max_payload_bytes
         self._max_id_bytes = settings.max_id_bytes
@@ -42,6 +44,8 @@ class Durable:
         self._publish = self._script("publish")
         self._history = self._script("history")
         self._check = self._script("check")
+        self._mixed = self._script("mixed")
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def _script(self, name: str) -> Any:
         return self._redis.register_script(f"{self._source}\nreturn {name}(KEYS, ARGV)")
@@ -81,6 +85,32 @@ class Durable:
 
     async def after(self, channels: list[str], id_: DurableId) -> dict[str, Past]:
         return await self._read(channels, "after", str(id_), self._limit)
+
+    async def since(self, channels: list[str], time: DurableId, known: DurableId) -> dict[str, Past]:
+        """What came after a point of time, given as an id that need not be one.
+
+        Args:
+            channels: of which.
+            time: after this.
+            known: the newest id seen; if history has begun anew since, something is lost.
+
+        Raises:
+            PastUnavailable: Redis can't be reached or refused.
+        """
+        return await self._read(channels, "since", str(time), self._limit, str(known))
+
+    def mark_mixed(self, channel: str) -> None:
+        """Note in Redis that a channel carries plain messages beside durable ones; returns at once."""
+
+        async def mark() -> None:
+            try:
+                await self._mixed(keys=[self._prefix + channel], args=[])
+            except (RedisError, OSError) as error:
+                logger.warning("could not note that %r carries plain messages too: %s", channel, error)
+
+        task = asyncio.create_task(mark())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def last(self, channels: list[str], count: int) -> dict[str, Past]:
         return await self._read(channels, "last", "", min(count, self._limit))
@@ -123,17 +153,23 @@ class Durable:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
-    async def _read(self, channels: Sequence[str], mode: str, after: str, limit: int) -> dict[str, Past]:
-        names = [self._prefix + channel for channel in channels]
-        try:
-            clock, *answers = await self._history(keys=names, args=[mode, after, limit, _REPLAY_BYTES])
-        except (RedisError, OSError) as error:
-            logger.warning("durable history could not be read: %s", error)
-            raise PastUnavailable(str(error) or type(error).__name__) from error
-        return {
-            channel: Past(self._events(found), gap.decode() or None, bool(exists), _id(clock))
-            for channel, (gap, exists, found) in zip(channels, answers, strict=True)
-        }
+    async def _read(self, channels: Sequence[str], mode: str, after: str, limit: int, *more: str) -> dict[str, Past]:
+        pasts: dict[str, Past] = {}
+        waiting = list(channels)
+        while waiting:
+            asked = waiting[:_CHANNELS_AT_A_TIME]
+            names = [self._prefix + channel for channel in asked]
+            try:
+                clock, *answers = await self._history(
+                    keys=names, args=[mode, after, limit, self._channel_bytes, *more]
+                )
+            except (RedisError, OSError) as error:
+                logger.warning("durable history could not be read: %s", error)
+                raise PastUnavailable(str(error) or type(error).__name__) from error
+            for channel, (gap, pure, found) in zip(asked, answers, strict=False):
+                pasts[channel] = Past(self._events(found), gap.decode() or None, bool(pure), _id(clock))
+            waiting = waiting[len(answers) :]
+        return pasts
 
     def _events(self, found: Sequence[bytes]) -> list[Event]:
         events = []
@@ -142,6 +178,7 @@ class Durable:
                 events.append(parse(durable_payload(_id(id_), message), self._max_payload_bytes, self._max_id_bytes))
             except Undeliverable:  # refused and counted when it was live
                 continue
+        events.reverse()
         return events
 
 

@@ -23,7 +23,7 @@ class Ages:
 
     def add(self, subscriber: Subscriber) -> None:
         if self._max_age:
-            second = int(self._clock() + self._max_age * random.uniform(0.9, 1.1))
+            second = max(int(self._clock() + self._max_age * random.uniform(0.9, 1.1)), self._next)
             self._second_of[subscriber] = second
             self._by_second.setdefault(second, set()).add(subscriber)
 

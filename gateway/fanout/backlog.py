@@ -29,6 +29,7 @@ class _Piece(NamedTuple):
     data: bytes
     events: int
     channel: str
+    policy: Policy
 
 
 class Backlog:
@@ -63,10 +64,9 @@ class Backlog:
         if policy == "latest":
             self._remove(channel)
         while self._pieces and not self._fits(data, events):
-            if policy == "disconnect":
+            if policy == "disconnect" or not self._drop_oldest():
                 return False
-            self._drop_oldest()
-        self._pieces.append(_Piece(data, events, channel))
+        self._pieces.append(_Piece(data, events, channel, policy))
         self.events += events
         self.bytes += len(data)
         return True
@@ -80,13 +80,19 @@ class Backlog:
     def _fits(self, data: bytes, events: int) -> bool:
         return self.events + events <= self._limits.events and self.bytes + len(data) <= self._limits.bytes
 
-    def _drop_oldest(self) -> None:
-        oldest = self._pieces.popleft()
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest piece whose own channel allows it; False if there is none."""
+        place = next((at for at, piece in enumerate(self._pieces) if piece.policy != "disconnect"), None)
+        if place is None:
+            return False
+        oldest = self._pieces[place]
+        del self._pieces[place]
         self.events -= oldest.events
         self.bytes -= len(oldest.data)
         self.dropped += oldest.events
         if oldest.channel:
             self._dropped_channels[oldest.channel] = None
+        return True
 
     def _remove(self, channel: str) -> None:
         kept = deque(piece for piece in self._pieces if piece.channel != channel)

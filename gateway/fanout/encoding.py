@@ -43,10 +43,14 @@ class Encoding:
             return self.wrap(b"".join([event.frame_as(channel) for event in events]))
         return self.wrap(b"".join([event.frame for event in events]))
 
-    def first(self, data: bytes, events: Iterable[tuple[str, Event]]) -> bytes:
-        """What a stream begins with: `data`, then events, each with its channel."""
+    def encode_all(self, events: Iterable[tuple[str, Event]]) -> bytes:
+        """Events of several channels, each with its channel, as one piece."""
         frames = [event.frame_as(channel) if self._named else event.frame for channel, event in events]
-        piece = self._compressed(data + b"".join(frames))
+        return self.wrap(b"".join(frames))
+
+    def first(self, data: bytes) -> bytes:
+        """`data` as what a stream begins with."""
+        piece = self._compressed(data)
         return self._chunk(_GZIP_HEADER + piece if self.gzip else piece)
 
     def wrap(self, data: bytes) -> bytes:

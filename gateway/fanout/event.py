@@ -48,10 +48,11 @@ class Event:
         type: the event's type; None means the browser's default, "message".
         id: its id, or None.
         durable: its id if it is a durable one, else None.
+        ring_hash: the hash in its id if a worker gave it, else None.
         frame: its bytes in an event stream, blank line included.
     """
 
-    __slots__ = ("durable", "frame", "id", "type")
+    __slots__ = ("durable", "frame", "id", "ring_hash", "type")
 
     def __init__(
         self, frame: bytes, type_: str | None = None, id_: str | None = None, durable: DurableId | None = None
@@ -60,10 +61,13 @@ class Event:
         self.type = type_
         self.id = id_
         self.durable = durable
+        self.ring_hash: str | None = None
 
-    def with_id(self, id_: str) -> "Event":
+    def with_id(self, id_: str, ring_hash: str | None = None) -> "Event":
         """The same event with an id."""
-        return Event(b"id: %b\n%b" % (id_.encode(), self.frame), self.type, id_, self.durable)
+        event = Event(b"id: %b\n%b" % (id_.encode(), self.frame), self.type, id_, self.durable)
+        event.ring_hash = ring_hash
+        return event
 
     def frame_as(self, type_: str) -> bytes:
         """The frame for clients that want events without a type of their own to have this one."""

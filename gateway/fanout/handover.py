@@ -5,7 +5,6 @@ that the others give them, because it doesn't know their predecessors. Both trav
 """
 
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ class TopicRecord(NamedTuple):
         name: the channel.
         since: place in that worker's order from which on `entries` are complete.
         chain: what the ids of the next messages depend on.
-        entries: place, time in ms, id, type, whether it is durable, frame.
+        entries: place, time in ms, id, the hash in it if a worker gave it, type, whether it is durable, frame.
     """
 
     name: str
@@ -78,7 +77,7 @@ def parse_part(part: bytes) -> list[TopicRecord]:
 def take_over(
     history: History, topics: Sequence[Topic], answers: Iterable[list[TopicRecord]], now: float
 ) -> set[str]:
-    """Take over what other workers know; the first that knows a channel counts.
+    """Take over what other workers know.
 
     Args:
         history: this worker's.
@@ -90,35 +89,31 @@ def take_over(
         The channels that were taken over.
     """
     wanted = {topic.name: topic for topic in topics if not topic.is_pattern and topic.ring is None}
-    records: dict[str, tuple[int, TopicRecord]] = {}
-    for worker, answer in enumerate(answers):
-        for record in answer:
-            if record.name in wanted:
-                records.setdefault(record.name, (worker, record))
-    # One order for all: that of time, and within a worker's answer its own. The stable sort keeps the latter where
-    # times are equal; they never run backwards within an answer by more than its clock was set.
-    merged = sorted(
-        ((worker, record.name, entry) for worker, record in records.values() for entry in record.entries),
-        key=lambda item: (item[2][1], item[0], item[2][0]),
-    )
+    known = [{record.name: record for record in answer if record.name in wanted} for answer in answers]
+    # The events of one worker only, the one that knows most: between those of two nobody knows the order.
+    known.sort(key=len, reverse=True)
+    main = known[0] if known else {}
     base = history.seq
-    # Where each worker's own places lie in the order for all.
-    theirs: defaultdict[int, list[int]] = defaultdict(list)
-    ours: defaultdict[int, list[int]] = defaultdict(list)
-    for place, (worker, _, entry) in enumerate(merged, base + 1):
-        theirs[worker].append(entry[0])
-        ours[worker].append(place)
-    for name, (worker, record) in records.items():
-        count = bisect_right(theirs[worker], record.since)
-        wanted[name].ring = Ring(ours[worker][count - 1] if count else base)
+    entries = sorted(
+        ((entry, record.name) for record in main.values() for entry in record.entries), key=lambda each: each[0][0]
+    )
+    theirs = [entry[0] for entry, _ in entries]
+    for name, record in main.items():
+        wanted[name].ring = Ring(base + bisect_right(theirs, record.since))
         history.chain(name).restore(record.chain)
     now_ms = history.now_ms()
-    for place, (_, name, (_, time_ms, id_, type_, durable, frame)) in enumerate(merged, base + 1):
+    for place, ((_, time_ms, id_, ring_hash, type_, durable, frame), name) in enumerate(entries, base + 1):
         history.seq = place
         event = Event(frame.encode(), type_, id_, parse_durable(id_) if durable else None)
+        event.ring_hash = ring_hash
         age = max(0, now_ms - time_ms) / 1000
         history.put(wanted[name], Entry(place, name, event, time_ms, now - age, 0))
-    return set(records)
+    for answer in known[1:]:
+        for name, record in answer.items():
+            if wanted[name].ring is None:  # at least the ids of what comes will be those of the others
+                wanted[name].ring = Ring(history.seq)
+                history.chain(name).restore(record.chain)
+    return {name for answer in known for name in answer}
 
 
 def _record(history: History, topic: Topic, ring: Ring, oldest: float) -> tuple[TopicRecord, int]:
@@ -132,6 +127,14 @@ def _record(history: History, topic: Topic, ring: Ring, oldest: float) -> tuple[
         event = entry.event
         size += len(event.frame)
         entries.append(
-            [entry.seq, entry.time_ms, event.id, event.type, event.durable is not None, event.frame.decode()]
+            [
+                entry.seq,
+                entry.time_ms,
+                event.id,
+                event.ring_hash,
+                event.type,
+                event.durable is not None,
+                event.frame.decode(),
+            ]
         )
     return TopicRecord(topic.name, since, history.chain(topic.name).saved(), entries), size

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from gateway.fanout.event import Event
@@ -12,8 +12,9 @@ from gateway.fanout.topic import Topic
 from gateway.settings import Settings
 
 _HASHES_REMEMBERED = 64
+_ORDER_SLACK = 1000
 
-_ENTRY_OVERHEAD = 300
+_ENTRY_OVERHEAD = 600
 """Bytes an entry takes beside its frame: the objects and the index."""
 
 
@@ -23,25 +24,27 @@ class Chain:
     Attributes:
         durable: the newest durable id heard.
         plain: whether a message that is not durable was heard.
+        mixed: whether both kinds were heard.
         unheard: how many of the two predecessors of the next message were not heard; while there are any, its id
             means nothing to other workers.
     """
 
-    __slots__ = ("_before_last", "_last", "_times", "durable", "plain", "unheard")
+    __slots__ = ("_before_last", "_last", "_times", "durable", "mixed", "plain", "unheard")
 
     def __init__(self) -> None:
         self.durable = DurableId(0, 0)
         self.plain = False
+        self.mixed = False
         self.unheard = 2
         self._before_last = unheard()
         self._last = unheard()
         # When the latest hashes were given, so that no id is given twice.
         self._times: dict[str, int] = {}
 
-    def next_id(self, payload: bytes, now_ms: int) -> RingId:
+    def next_id(self, channel: bytes, payload: bytes, now_ms: int) -> RingId:
         """The id of the next message."""
         this = digest(payload)
-        hash_ = chain_hash(self._before_last, self._last, this)
+        hash_ = chain_hash(channel, self._before_last, self._last, this)
         self._before_last, self._last = self._last, this
         self.unheard = max(0, self.unheard - 1)
         now_ms = max(now_ms, self._times.pop(hash_, 0) + 1)
@@ -71,15 +74,25 @@ class Chain:
 class History:
     """Keeps recent events in the rings of their topics, and gives plain ones their ids.
 
+    Args:
+        settings: the limits.
+        clock: event loop time.
+        on_mixed: told of a channel that carries durable messages and plain ones.
+
     Attributes:
         seq: how many events this worker has received; the place of the newest in their order.
         clock: the newest durable id known, of any channel.
         heard: every durable message up to this id, on channels that were subscribed to, has been received.
+        entries: how many entries all rings hold.
         clock_offset_ms: what to add to this machine's time to have Redis' time.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: Settings, clock: Callable[[], float], on_mixed: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.seq = 0
+        self.entries = 0
+        self._on_mixed = on_mixed
         self.clock = DurableId(0, 0)
         self.heard = DurableId(0, 0)
         self.clock_offset_ms = 0
@@ -103,15 +116,20 @@ class History:
         if topic.ring is None:
             topic.ring = Ring(self.seq)
 
-    def close(self, topic: Topic) -> None:
-        """The topic was given up."""
+    def close(self, topic: Topic, others: Container[str]) -> None:
+        """The topic was given up.
+
+        Args:
+            others: channels that are still listened to by their own names.
+        """
         if topic.ring is not None:
-            self.bytes -= topic.ring.evict_through(self.seq)
+            self._evict(topic.ring, self.seq, 0)
             topic.ring = None
-        if topic.is_pattern:
-            self._chains.clear()
-        else:
+        if not topic.is_pattern:
             self._chains.pop(topic.name, None)
+            return
+        for channel in [channel for channel in self._chains if channel not in others]:
+            del self._chains[channel]
 
     def chain(self, channel: str) -> Chain:
         chain = self._chains.get(channel)
@@ -143,19 +161,25 @@ class History:
             self.heard = max(self.heard, event.durable)
         else:
             chain.plain = True
+        if chain.plain and chain.durable.ms and not chain.mixed:
+            chain.mixed = True
+            self._on_mixed(channel)
         self.seq += 1
         if not self.enabled:
+            for topic in topics:
+                if topic.ring is not None:  # nothing is kept, so nothing may be taken for complete
+                    topic.ring.since = self.seq
             return event
         now_ms = self.now_ms()
         means_nothing = chain.unheard > 0
-        ring_id = chain.next_id(payload, now_ms)
+        ring_id = chain.next_id(channel.encode(), payload, now_ms)
         if means_nothing:
             for topic in topics:
                 if topic.ring is not None:
                     topic.ring.unsure_until_ms = ring_id.ms
         if event.id is None:
-            event = event.with_id(str(ring_id))
-        self.keep(channel, topics, event, now_ms)
+            event = event.with_id(str(ring_id), ring_id.hash)
+        self.keep(channel, topics, event, ring_id.ms)
         return event
 
     def now_ms(self) -> int:
@@ -180,9 +204,13 @@ class History:
         entry = entry._replace(size=len(entry.event.frame) + _ENTRY_OVERHEAD)
         ring.append(entry)
         self.bytes += entry.size
+        self.entries += 1
         self._order.append((ring, entry.seq, entry.time))
         while len(ring) > self._events or (ring.bytes > self._ring_bytes and len(ring) > 1):
             self.bytes -= ring.evict().size
+            self.entries -= 1
+        if len(self._order) > 2 * self.entries + _ORDER_SLACK:
+            self._order = deque(each for each in self._order if each[0].since < each[1])
 
     def record_gap(self, topic: Topic, event: Event) -> None:
         """Keep a gap in its place, for those who resume from before it."""
@@ -197,4 +225,11 @@ class History:
         order = self._order
         while order and (self.bytes > self._total_bytes or order[0][2] < now - self._age):
             ring, seq, _ = order.popleft()
-            self.bytes -= ring.evict_through(seq)
+            # The newest stays however old it is: a client that has seen it has missed nothing.
+            self._evict(ring, seq, 0 if self.bytes > self._total_bytes else 1)
+
+    def _evict(self, ring: Ring, seq: int, keep: int) -> None:
+        bytes_, entries = ring.bytes, len(ring)
+        ring.evict_through(seq, keep)
+        self.bytes -= bytes_ - ring.bytes
+        self.entries -= entries - len(ring)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from gateway.fanout.ages import Ages
@@ -19,13 +20,16 @@ from gateway.fanout.past import Past
 from gateway.fanout.pinger import Pinger
 from gateway.fanout.policies import Policies
 from gateway.fanout.slices import Slices
-from gateway.fanout.subscriber import Subscriber
+from gateway.fanout.subscriber import Sink, Subscriber
 from gateway.fanout.throttle import Throttle
 from gateway.fanout.topic import Groups, Topic, TopicRefused
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_LAST_WORDS = 30.0
+"""Seconds a client has to read the end of its stream."""
 
 
 class TurnedAway(Exception):
@@ -72,10 +76,11 @@ class Hub:
         interest: Interest,
         metrics: Metrics,
         clock: Callable[[], float],
+        on_mixed: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.draining = False
         self.max_streams = max_streams
-        self.history = History(settings, clock)
+        self.history = History(settings, clock, on_mixed)
         self.pinger = Pinger(settings.ping_interval, clock, self.ping)
         self._interest = interest
         self._metrics = metrics
@@ -90,6 +95,7 @@ class Hub:
         self._subscribe_timeout = settings.subscribe_timeout
         self._subscribers: set[Subscriber] = set()
         self._behind: set[Subscriber] = set()
+        self._ending: deque[tuple[float, Sink]] = deque()
         self._waiting: set[asyncio.Timeout] = set()
         self._log_refused = Throttle(1.0, clock)
         self._last_event: Event | None = None
@@ -200,6 +206,8 @@ class Hub:
         if subscriber.sink is not None:
             encoding = subscriber.encoding
             subscriber.sink.finish((encoding.wrap(last) if last else b"") + encoding.end)
+            # Closed once all is written, which it never is if the client doesn't read.
+            self._ending.append((self._clock() + _LAST_WORDS, subscriber.sink))
 
     def drop(self, subscriber: Subscriber, reason: str) -> None:
         """End a stream at once, as a lost connection would."""
@@ -252,7 +260,8 @@ class Hub:
 
     def given_up(self, topic: Topic) -> None:
         """The topic is not subscribed to any more."""
-        self.history.close(topic)
+        others = {other.name for other in self._interest if not other.is_pattern} if topic.is_pattern else ()
+        self.history.close(topic, others)
 
     def interrupted(self, pasts: Mapping[str, Past] | None) -> None:
         """The connection to Redis was lost and is back: fill the hole where that is possible, else tell of it.
@@ -273,7 +282,7 @@ class Hub:
         for topic in topics:
             past = _past(pasts, topic)
             # A channel on which nothing but durable messages was seen has lost nothing that isn't filled now.
-            filled = past is not None and past.exists and not self.history.chain(topic.name).plain
+            filled = past is not None and past.pure and not self.history.chain(topic.name).plain
             if not filled or (past is not None and past.gap is not None):
                 reason = past.gap if past is not None and past.gap is not None else "redis_lost"
                 event = gap(topic.name, reason, None)
@@ -324,6 +333,8 @@ class Hub:
         for subscriber in self._ages.due():
             self.end(subscriber, "max_age")
         now = self._clock()
+        while self._ending and self._ending[0][0] < now:
+            self._ending.popleft()[1].abort()
         for subscriber in list(self._behind):
             if subscriber.backlog is None:
                 self._behind.discard(subscriber)
@@ -379,7 +390,7 @@ class Hub:
                     recipients = _without(members, seen, encoding) if seen else members
                     self._metrics.deliveries += len(recipients) * count
                     if kind is _single and self._slices.wants(topic, len(recipients)):
-                        self._slices.add(topic, list(recipients), encoding, channel, events)
+                        self._slices.add(topic, recipients, encoding, channel, events)
                         continue
                     piece = pieces.get(encoding)
                     if piece is None:

@@ -67,6 +67,6 @@ def digest(payload: bytes) -> bytes:
     return blake2b(payload, digest_size=_DIGEST_BYTES).digest()
 
 
-def chain_hash(before_last: bytes, last: bytes, this: bytes) -> str:
-    """The hash of a message from the digests of its two predecessors and its own."""
-    return blake2b(before_last + last + this, digest_size=_HASH_BYTES).hexdigest()
+def chain_hash(channel: bytes, before_last: bytes, last: bytes, this: bytes) -> str:
+    """The hash of a message on a channel from the digests of its two predecessors and its own."""
+    return blake2b(before_last + last + this + channel, digest_size=_HASH_BYTES).hexdigest()

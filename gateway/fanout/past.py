@@ -12,13 +12,13 @@ class Past(NamedTuple):
     Attributes:
         events: the events, oldest first.
         gap: why some are missing (a reason of `gateway.gap`), or None.
-        exists: whether the channel has durable history at all.
+        pure: the channel has durable history, and as far as is known nothing but durable messages.
         clock: everything published up to this id was taken into account.
     """
 
     events: list[Event]
     gap: str | None
-    exists: bool
+    pure: bool
     clock: DurableId
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from gateway.fanout.encoding import Encoding
 from gateway.fanout.event import Event
 from gateway.fanout.gaps import gap
 from gateway.fanout.history import History
@@ -11,16 +12,40 @@ from gateway.fanout.past import Past
 from gateway.fanout.topic import Topic
 
 _START = DurableId(0, 0)
+_SECOND_MS = 1_000
 
 
-class Replay(NamedTuple):
-    """Events for one client, in order, each with its channel; gaps come first."""
+class Replay:
+    """Events for one client, in order, each with its channel; gaps come first.
 
-    events: list[tuple[str, Event]]
-    gaps: int
+    Attributes:
+        events: the events.
+        gaps: how many of them are gaps.
+    """
+
+    def __init__(self, events: list[tuple[str, Event]], gaps: int) -> None:
+        self.events = events
+        self.gaps = gaps
+        self._pieces: dict[Encoding, bytes] = {}
+
+    def piece(self, encoding: Encoding) -> bytes:
+        """Its bytes, encoded once for all clients who missed the same."""
+        if not self.events:
+            return b""
+        piece = self._pieces.get(encoding)
+        if piece is None:
+            piece = self._pieces[encoding] = encoding.encode_all(self.events)
+        return piece
 
 
 NO_REPLAY = Replay([], 0)
+
+
+class Limits(NamedTuple):
+    """Of one replay."""
+
+    events: int
+    bytes: int
 
 
 class _Piece(NamedTuple):
@@ -50,7 +75,7 @@ def channels_to_read_last(topics: Iterable[Topic], count: int) -> list[str]:
 
 
 def replay_after(
-    topics: Iterable[Topic], last_event_id: str, pasts: Mapping[str, Past] | None, history: History, limit: int
+    topics: Iterable[Topic], last_event_id: str, pasts: Mapping[str, Past] | None, history: History, limits: Limits
 ) -> Replay:
     """What came after the id.
 
@@ -59,7 +84,7 @@ def replay_after(
         last_event_id: where it was.
         pasts: durable history of the channels that `channels_to_read` named, read since; None: it could not be.
         history: this worker's.
-        limit: how many events at most.
+        limits: of what is sent again.
     """
     seq = _find(topics, last_event_id)
     durable = parse_durable(last_event_id)
@@ -87,21 +112,21 @@ def replay_after(
         else:
             if past.gap is not None:
                 missing(topic, past.gap)
-            elif not past.exists or history.chain(topic.name).plain:
+            elif not past.pure or history.chain(topic.name).plain:
                 # Plain messages may have come between; they leave no trace in Redis.
                 missing(topic, "not_kept")
             pieces += _joined(topic, past, durable)
-    return _in_order(pieces, gaps, limit, last_event_id)
+    return _in_order(pieces, gaps, limits, last_event_id)
 
 
-def replay_last(topics: Iterable[Topic], count: int, pasts: Mapping[str, Past] | None, limit: int) -> Replay:
+def replay_last(topics: Iterable[Topic], count: int, pasts: Mapping[str, Past] | None, limits: Limits) -> Replay:
     """The newest `count` events of each topic; arguments as for `replay_after`."""
     pieces: list[_Piece] = []
     for topic in topics:
         past = None if pasts is None else pasts.get(topic.name)
         kept = _from_ring(topic, -1, _START) if past is None else _joined(topic, past, _START)
         pieces += [piece for piece in sorted(kept, key=_place)[-count:] if piece.event.id is not None]
-    return _in_order(pieces, [], limit, None)
+    return _in_order(pieces, [], limits, None)
 
 
 def _place(piece: _Piece) -> tuple[DurableId, bool, int]:
@@ -109,10 +134,11 @@ def _place(piece: _Piece) -> tuple[DurableId, bool, int]:
 
 
 def _find(topics: Iterable[Topic], last_event_id: str) -> int | None:
-    for topic in topics:
-        if topic.ring is not None and (seq := topic.ring.find(last_event_id)) is not None:
-            return seq
-    return None
+    # A publisher may use the same id on several channels; the earliest place loses nothing.
+    found = [
+        seq for topic in topics if topic.ring is not None and (seq := topic.ring.find(last_event_id)) is not None
+    ]
+    return min(found, default=None)
 
 
 def _covers(topic: Topic, seq: int | None) -> bool:
@@ -120,36 +146,55 @@ def _covers(topic: Topic, seq: int | None) -> bool:
 
 
 def _from_ring(topic: Topic, seq: int, floor: DurableId) -> list[_Piece]:
+    """The ring's events after a place; plain ones come where they stood among the durable ones, after `floor`."""
     pieces = []
     clock = floor
     for entry in topic.ring.after(seq) if topic.ring is not None else ():
-        if entry.event.durable is not None:
-            clock = max(clock, entry.event.durable)
-        pieces.append(_Piece(clock, True, entry.seq, entry.channel, entry.event))
+        durable = entry.event.durable
+        if durable is not None:
+            clock = max(clock, durable)
+        pieces.append(_Piece(durable or clock, True, entry.seq, entry.channel, entry.event))
     return pieces
 
 
 def _joined(topic: Topic, past: Past, after: DurableId) -> list[_Piece]:
     """Durable history, then the ring, each durable event once."""
-    in_ring = {entry.event.durable for entry in topic.ring.after(-1)} if topic.ring is not None else set()
+    ring = topic.ring.after(-1) if topic.ring is not None else []
+    in_ring = {entry.event.durable for entry in ring}
     pieces = [
         _Piece(event.durable, False, 0, topic.name, event)
         for event in past.events
         if event.durable is not None and event.durable > after and event.durable not in in_ring
     ]
-    floor = pieces[-1].clock if pieces else _START
+    floor = max(pieces[-1].clock if pieces else _START, after)
+    # Plain events that came before the id were seen; a second for clocks and delays.
+    too_old = {entry.seq for entry in ring if entry.event.durable is None and entry.time_ms <= after.ms - _SECOND_MS}
     return pieces + [
-        piece for piece in _from_ring(topic, -1, floor) if piece.event.durable is None or piece.event.durable > after
+        piece
+        for piece in _from_ring(topic, -1, floor)
+        if (piece.seq not in too_old if piece.event.durable is None else piece.event.durable > after)
     ]
 
 
-def _in_order(pieces: list[_Piece], gaps: list[tuple[str, Event]], limit: int, since: str | None) -> Replay:
+def _in_order(pieces: list[_Piece], gaps: list[tuple[str, Event]], limits: Limits, since: str | None) -> Replay:
     # An event that came through a channel and a pattern is in both their rings.
     unique = {(piece.seq or piece.clock, piece.channel): piece for piece in pieces}
     ordered = sorted(unique.values(), key=_place)
-    if len(ordered) > limit:
-        cut = {piece.channel for piece in ordered[:-limit]}
+    first = _first_that_fits(ordered, limits)
+    if first:
+        cut = {piece.channel for piece in ordered[:first]}
         gaps = gaps + [(channel, gap(channel, "too_many", since)) for channel in sorted(cut)]
-        ordered = ordered[-limit:]
+        ordered = ordered[first:]
     count = len(gaps) + sum(piece.event.type == "gateway.gap" for piece in ordered)
     return Replay(gaps + [(piece.channel, piece.event) for piece in ordered], count)
+
+
+def _first_that_fits(ordered: list[_Piece], limits: Limits) -> int:
+    """Where the newest events begin that are within the limits; one always is."""
+    first = max(0, len(ordered) - limits.events)
+    room = limits.bytes
+    for place in range(len(ordered) - 1, first - 1, -1):
+        room -= len(ordered[place].event.frame)
+        if room < 0:
+            return min(place + 1, len(ordered) - 1)
+    return first

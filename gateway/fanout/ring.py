@@ -1,10 +1,11 @@
 """The recent events of one topic, so that a client can go on where it was."""
 
+from bisect import bisect_left
 from collections import deque
 from typing import NamedTuple
 
 from gateway.fanout.event import Event
-from gateway.fanout.ids import RingId, parse_ring
+from gateway.fanout.ids import parse_ring
 
 CLOCK_TOLERANCE_MS = 5_000
 """How far apart two workers' receipt times of one message may lie. Wider, and a repetition of the same three messages
@@ -53,17 +54,18 @@ class Ring:
         self.unsure_until_ms = 0
         self.bytes = 0
         self._entries: deque[Entry] = deque()
-        # From an id (or its hash, for those workers give) to where its events stand, counted from the first ever.
-        self._places: dict[str, list[int]] = {}
+        # From an id (or its hash, for those workers give) to when its events came and where they stand, counted from
+        # the first ever. The times don't run backwards, so that the nearest is found without looking at all.
+        self._places: dict[str, list[tuple[int, int]]] = {}
         self._base = 0
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def append(self, entry: Entry) -> None:
-        key = _key(entry.event.id)
+        key = _key(entry.event)
         if key is not None:
-            self._places.setdefault(key, []).append(self._base + len(self._entries))
+            self._places.setdefault(key, []).append((entry.time_ms, self._base + len(self._entries)))
         self._entries.append(entry)
         self.bytes += entry.size
 
@@ -74,7 +76,7 @@ class Ring:
         self.bytes -= entry.size
         self.since = entry.seq
         self.unsure_until_ms = max(self.unsure_until_ms, entry.time_ms)
-        key = _key(entry.event.id)
+        key = _key(entry.event)
         if key is not None:
             places = self._places[key]
             places.pop(0)
@@ -82,12 +84,10 @@ class Ring:
                 del self._places[key]
         return entry
 
-    def evict_through(self, seq: int) -> int:
-        """Forget the entries up to that place in the order; returns how many bytes they were."""
-        before = self.bytes
-        while self._entries and self._entries[0].seq <= seq:
+    def evict_through(self, seq: int, keep: int = 0) -> None:
+        """Forget the entries up to that place in the order, but for the newest `keep`."""
+        while len(self._entries) > keep and self._entries[0].seq <= seq:
             self.evict()
-        return before - self.bytes
 
     def after(self, seq: int) -> list[Entry]:
         """The entries after that place in the order."""
@@ -130,30 +130,28 @@ class Ring:
         """The place in the order of the event a client names; None if it is not here.
 
         Ids that workers give are found by their hash, nearest in time, for another worker may have received the
-        message a little earlier or later. Of two equally near the earlier is taken: repeating an event is better
-        than losing one.
+        message a little earlier or later. All others are found as they are. Of several the earliest is taken:
+        repeating an event is better than losing one.
         """
-        places = self._places.get(_key(id_) or "")
-        if not places:
-            return None
-        candidates = [self._entries[place - self._base] for place in places]
+        if places := self._places.get(id_):
+            return self._entries[places[0][1] - self._base].seq
         wanted = parse_ring(id_)
-        if wanted is None:
-            return candidates[-1].seq
-        nearest = min(candidates, key=lambda entry: abs(_ms(entry) - wanted.ms))
-        apart = abs(_ms(nearest) - wanted.ms)
+        places = self._places.get(_hash_key(wanted.hash)) if wanted else None
+        if wanted is None or not places:
+            return None
+        at = bisect_left(places, (wanted.ms, 0))
+        nearest = min(places[max(0, at - 1) : at + 1], key=lambda place: abs(place[0] - wanted.ms))
+        apart = abs(nearest[0] - wanted.ms)
         # The same three messages may have come again: the one that is looked for may be one that can't be found here.
         sure = wanted.ms > self.unsure_until_ms + _DELAY_MS
-        return nearest.seq if apart <= _DELAY_MS or (sure and apart <= CLOCK_TOLERANCE_MS) else None
-
-
-def _key(id_: str | None) -> str | None:
-    if not id_:
+        if apart <= _DELAY_MS or (sure and apart <= CLOCK_TOLERANCE_MS):
+            return self._entries[nearest[1] - self._base].seq
         return None
-    ring_id = parse_ring(id_)
-    return ring_id.hash if ring_id else id_
 
 
-def _ms(entry: Entry) -> int:
-    ring_id: RingId | None = parse_ring(entry.event.id or "")
-    return ring_id.ms if ring_id else entry.time_ms
+def _key(event: Event) -> str | None:
+    return _hash_key(event.ring_hash) if event.ring_hash else event.id or None
+
+
+def _hash_key(hash_: str) -> str:
+    return "#" + hash_

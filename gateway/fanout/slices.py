@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gateway.fanout.encoding import Encoding
 from gateway.fanout.event import Event
@@ -11,6 +11,7 @@ from gateway.fanout.topic import Topic
 
 SLICE = 1000
 """Writes in one turn of the event loop: some milliseconds."""
+_POINTER = 8
 _MAX_WAITING = 1_048_576
 """Bytes that may wait for their turn on one topic. More are sent at once: memory is not to pay for fairness."""
 
@@ -29,7 +30,7 @@ class _Job:
         self.encoding = encoding
         self.channel = channel
         self.events = list(events)
-        self.size = sum(len(event.frame) for event in events)
+        self.size = _POINTER * len(recipients) + sum(len(event.frame) for event in events)
         self.version = topic.version
         self.piece = b""
         self.place = 0
@@ -55,7 +56,7 @@ class Slices:
         return recipients > SLICE or topic in self._jobs
 
     def add(
-        self, topic: Topic, recipients: list[Subscriber], encoding: Encoding, channel: str, events: list[Event]
+        self, topic: Topic, recipients: Iterable[Subscriber], encoding: Encoding, channel: str, events: list[Event]
     ) -> None:
         """Take a fan-out over."""
         jobs = self._jobs.setdefault(topic, deque())
@@ -70,7 +71,7 @@ class Slices:
             last.events += events  # the same people, and nobody has had the first part: one write for both
             last.size += sum(len(event.frame) for event in events)
         else:
-            jobs.append(_Job(topic, recipients, encoding, channel, events))
+            jobs.append(_Job(topic, list(recipients), encoding, channel, events))
         if sum(job.size for job in jobs) > _MAX_WAITING:
             while topic in self._jobs:
                 self._work(topic)

@@ -80,6 +80,7 @@ class DirectStream(asyncio.Protocol):
         subscriber.queueing = connection.paused
         transport.set_write_buffer_limits(high=write_buffer_bytes)
         if subscriber.closed is not None:  # its queue overflowed, or a drain began, before the stream did
+            subscriber.backlog = None  # it came after `first`, which isn't sent
             self.finish(subscriber.encoding.end)
             return
         transport.write(first)

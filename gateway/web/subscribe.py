@@ -137,7 +137,7 @@ class Subscribe:
         else:
             replay = NO_REPLAY
         retry = retry_frame(random.uniform(self._settings.retry_min, self._settings.retry_max))
-        return subscriber.encoding.first(retry, replay.events)
+        return subscriber.encoding.first(retry) + replay.piece(subscriber.encoding)
 
 
 def _direct_headers(subscriber: Subscriber) -> list[tuple[bytes, bytes]]:
