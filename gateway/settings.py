@@ -145,6 +145,13 @@ class Settings(BaseSettings):
     replay_events: int = _field(
         10_000, "events", "Events sent again to one client; if it missed more, the newest, and a gap.", ge=1
     )
+    replay_bytes: int = _field(
+        8_388_608,
+        "bytes",
+        "Size of what is sent again to one client; likewise. Above what a client can miss while it is slow "
+        "(queue_bytes), or it loses what it was disconnected for.",
+        ge=1024,
+    )
     durable_events: int = _field(
         10_000, "events", "Durable events Redis keeps of each channel (about; it is trimmed in steps).", ge=1
     )

@@ -61,7 +61,7 @@ def test_a_publishers_id_is_found_as_it_is(worker: Worker, redis_server: RedisSe
 
 def test_a_replay_is_bounded_and_says_so(tmp_path: Path, redis_server: RedisServer, channel: str) -> None:
     client = redis_server.client()
-    with Worker(tmp_path, redis_server.url, queue_bytes=100_000, durable_events=1000) as worker:
+    with Worker(tmp_path, redis_server.url, replay_bytes=100_000, durable_events=1000) as worker:
         with open_stream(worker.url, channel) as stream:
             client.publish(channel, "first")
             stream.next()
@@ -76,7 +76,7 @@ def test_a_replay_is_bounded_and_says_so(tmp_path: Path, redis_server: RedisServ
         for number in range(50):
             _durable(worker, channel + "d", f"{number}:" + "x" * 10_000)
     with (
-        Worker(tmp_path, redis_server.url, queue_bytes=100_000) as fresh,
+        Worker(tmp_path, redis_server.url, replay_bytes=100_000) as fresh,
         open_stream(fresh.url, channel + "d", headers={"Last-Event-ID": start}) as stream,
     ):
         assert json.loads(stream.next().data)["reason"] == "too_many"
@@ -87,7 +87,7 @@ def test_reading_much_history_is_done_in_small_answers(
     tmp_path: Path, redis_server: RedisServer, channel: str
 ) -> None:
     client = redis_server.client()
-    with Worker(tmp_path, redis_server.url, linger=0) as worker:
+    with Worker(tmp_path, redis_server.url, linger=0, replay_bytes=2_000_000) as worker:
         names = [f"{channel}-{number}" for number in range(12)]
         ids = [_durable(worker, names[0], "first")]
         for name in names:

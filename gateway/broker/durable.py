@@ -33,7 +33,7 @@ class Durable:
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.channel_prefix
         self._limit = settings.replay_events
-        self._channel_bytes = settings.queue_bytes
+        self._channel_bytes = settings.replay_bytes
         self._max_channel_bytes = settings.max_channel_bytes
         self._max_payload_bytes = settings.max_payload_bytes
         self._max_id_bytes = settings.max_id_bytes

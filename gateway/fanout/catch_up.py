@@ -72,7 +72,7 @@ class CatchUp:
         self._history = history
         self._reader = reader
         self._caught_up = caught_up
-        self._limits = Limits(settings.replay_events, settings.queue_bytes)
+        self._limits = Limits(settings.replay_events, settings.replay_bytes)
         self._metrics = metrics
         self._clock = clock
         self._reads: dict[str, _Read] = {}
