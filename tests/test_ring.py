@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.fanout.event import Event, parse
+from gateway.fanout.gaps import gap
 from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId, RingId, parse_durable, parse_ring
 from gateway.fanout.resume import Limits, replay_after
@@ -153,12 +154,18 @@ def test_limits_of_size_and_age_hold() -> None:
     assert _is_gap(worker.after(worker.ids[-2]))
 
 
-def test_a_break_makes_new_ids_without_forgetting() -> None:
-    worker = FakeWorker()
-    worker.hear(START, "a")
-    worker.history.break_off()
-    worker.hear(START + 1, "b")
-    assert _data(worker.after(worker.ids[0])) == ["b"]
+def test_ids_go_on_alike_over_a_break_that_all_had() -> None:
+    first, second = FakeWorker(), FakeWorker()
+    for worker in (first, second):
+        for place, payload in enumerate("abcd"):
+            worker.hear(START + place, payload)
+        worker.history.record_gap(worker.topic, gap("news", "redis_lost", None))
+        for place, payload in enumerate("efgh", 10):
+            worker.hear(START + place, payload)
+    assert first.ids[2:] == second.ids[2:]
+    after = second.after(first.ids[3])
+    assert after[0].type == "gateway.gap"
+    assert _data(after[1:]) == list("efgh")
 
 
 def test_forms_of_ids() -> None:

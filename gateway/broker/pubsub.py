@@ -145,7 +145,6 @@ class PubSub:
                     self._batch.clear()
                     self._opened_later.clear()
                 self._flush()
-                self._listener.broken_off()
                 self._interest.unconfirm_all()
                 await connection.disconnect(nowait=True)
             # Full jitter, so that a fleet of workers doesn't return in step.

@@ -56,9 +56,6 @@ class Listener(Protocol):
     def refused(self, topic: Topic, why: str) -> None:
         """Redis does not let us subscribe to it."""
 
-    def broken_off(self) -> None:
-        """The connection was lost."""
-
     def interrupted(self, pasts: Mapping[str, Past] | None) -> None:
         """The connection is back, and everything subscribed to again.
 

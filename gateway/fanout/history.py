@@ -21,6 +21,9 @@ _ENTRY_OVERHEAD = 600
 class Chain:
     """One channel's last messages, as far as ids need them.
 
+    It goes on over a lost connection: if all workers lost the same, their ids go on alike, and if one lost more, its
+    next two ids are found nowhere, which is a gap and no harm.
+
     Attributes:
         durable: the newest durable id heard.
         plain: whether a message that is not durable was heard.
@@ -63,12 +66,6 @@ class Chain:
         self._before_last, self._last = bytes.fromhex(before_last), bytes.fromhex(last)
         self.durable = parse_durable(durable) or self.durable
         self.plain = bool(plain)
-
-    def break_off(self) -> None:
-        """Messages may have been missed: the predecessors of the next one are not known."""
-        self.unheard = 2
-        self._before_last = unheard()
-        self._last = unheard()
 
 
 class History:
@@ -140,11 +137,6 @@ class History:
         else:
             self._chains.move_to_end(channel)
         return chain
-
-    def break_off(self) -> None:
-        """The connection was lost: what follows doesn't follow what was heard before."""
-        for chain in self._chains.values():
-            chain.break_off()
 
     def record(self, channel: str, topics: tuple[Topic, ...], event: Event, payload: bytes) -> Event | None:
         """Keep an event that has come in.

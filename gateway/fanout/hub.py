@@ -234,10 +234,6 @@ class Hub:
         """Every durable message up to this id, on channels that were subscribed to, has been received."""
         return self.history.heard
 
-    def broken_off(self) -> None:
-        """The connection to Redis was lost."""
-        self.history.break_off()
-
     def export(self) -> list[bytes]:
         """What a worker that starts can use of what this one knows, in parts."""
         return export(self.history, self._interest, self._clock())
