@@ -117,7 +117,11 @@ def test_who_waits_for_redis_when_the_worker_goes_is_told_to_come_back(
             with _connect(worker, _get("a")) as connection:
                 wait_until(lambda: metric(worker, "streams") == 1, "waiting for Redis")
                 worker.send_signal(signal.SIGTERM)
-                answer = connection.recv(65536)
+                answer = b""
+                while b"retry: " not in answer:
+                    piece = connection.recv(65536)
+                    assert piece, answer
+                    answer += piece
         finally:
             private_redis.send_signal(signal.SIGCONT)
     assert answer.startswith(b"HTTP/1.1 200 ")

@@ -178,7 +178,10 @@ def test_a_draining_worker_takes_nobody(tmp_path: Path, redis_server: RedisServe
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{worker.url}/readyz")
         asking.sendall(body)
-        assert b"\r\n\r\n: draining\nretry: " in asking.recv(65536)
+        answer = b""
+        while b"retry: " not in answer:
+            answer += asking.recv(65536)
+        assert b"\r\n\r\n: draining\nretry: " in answer
         worker.send_signal(signal.SIGTERM)
         assert worker.wait() == 0, "a second signal leaves at once"
 

@@ -122,7 +122,7 @@ def test_a_channel_redis_forbids_harms_no_other(tmp_path: Path) -> None:
                         server.client().publish(name, name)
                     assert stream.next().data == "news"
                     assert [event.data for event in others.take(2)] == ["news1", "news2"]
-            worker.wait_for_output("Redis does not allow the channel gateway.canary.")
+            worker.wait_for_output("Redis does not allow to listen to or publish on gateway.canary.")
             assert metric(worker, "redis_connects_total") == 1
 
 
