@@ -41,8 +41,8 @@ chaos: $(INSTALLED) system-packages ## break one thing after the other and count
 docs: $(INSTALLED) ## write the generated parts of the documentation
 	$(BIN)/python -m tools.settings_table
 
-bench: $(RUNNABLE) ## measure CPU per delivery and memory per connection beside a tutorial endpoint
-	$(BIN)/gateway bench --compare $(ARGS)
+bench: $(RUNNABLE) ## measure beside peers and the kernel's limit; writes docs/benchmarks.md
+	$(BIN)/python -m benchmarks $(or $(ARGS),--write)
 
 clean: ## remove what the other commands made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -3,10 +3,7 @@
 import asyncio
 import json
 import os
-import resource
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +14,12 @@ from gateway.bench import payload, server
 from gateway.bench.comparison import Comparison, warm_up
 from gateway.bench.errors import BenchError
 from gateway.bench.load import Load
+from gateway.bench.machine import SPARE_DESCRIPTORS, descriptors, orderly_end, split_cores
 from gateway.bench.progress import progress_bar
 from gateway.bench.result import Opening, Result, opening_as_json
 from gateway.bench.session import Progress, Session, Target
 from gateway.bench.table import remarks, result_table
 from gateway.settings import Settings, SettingsError
-
-_SPARE_DESCRIPTORS = 100  # what a process needs besides its streams, generously
 
 _COMPARE = {"streams": 4_000, "rate": 10.0, "duration": 5.0}
 _SINGLE = {"streams": 1_000, "rate": 20.0, "duration": 5.0}
@@ -132,14 +128,14 @@ def command(
 
     if compare:
         comparison = Comparison(load, rounds)
-        with _orderly_end(), _cores() as (server_core, load_cores), ExitStack() as stack:
+        with orderly_end(), split_cores() as (server_core, load_cores), ExitStack() as stack:
             redis_url = _redis(stack, settings, publish_redis_url, load_cores)
             with progress_bar() as progress:
                 comparison.run(redis_url, settings.channel_prefix, server_core, load_cores, progress)
         _show_comparison(comparison, as_json)
         ctx.exit(0 if comparison.complete else 1)
 
-    with _orderly_end(), ExitStack() as stack:
+    with orderly_end(), ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
         if url is not None:
             cores = os.sched_getaffinity(0)
@@ -147,7 +143,7 @@ def command(
             target = Target(url, redis_url, settings.channel_prefix, pids, headers)
         else:
             _must_fit_one_worker(load.streams)
-            server_core, cores = stack.enter_context(_cores())
+            server_core, cores = stack.enter_context(split_cores())
             redis_url = _redis(stack, settings, publish_redis_url, cores)
             worker = stack.enter_context(server.worker(redis_url, server_core, {}))
             target = Target(worker.url, redis_url, settings.channel_prefix, (worker.pid,), (), frozenset(server_core))
@@ -167,51 +163,23 @@ async def _measure(
 
 def _processes(streams: int, wanted: int | None) -> int:
     """As many readers as wanted, or as the limit of open files asks for."""
-    room = _descriptors() - _SPARE_DESCRIPTORS
+    room = descriptors() - SPARE_DESCRIPTORS
     needed = -(-streams // room)
     if wanted is not None and wanted < needed:
         raise click.UsageError(
             f"--processes {wanted}: {streams:,} streams need at least {needed}, because a process may open "
-            f"{_descriptors():,} files here (ulimit -Hn)."
+            f"{descriptors():,} files here (ulimit -Hn)."
         )
     return min(streams, wanted or needed)
 
 
 def _must_fit_one_worker(streams: int) -> None:
-    room = _descriptors() - _SPARE_DESCRIPTORS
+    room = descriptors() - SPARE_DESCRIPTORS
     if streams > room:
         raise click.UsageError(
             f"--streams {streams}: one worker holds at most {room:,} here, because a process may open "
-            f"{_descriptors():,} files (ulimit -Hn); start several workers behind nginx and give --url."
+            f"{descriptors():,} files (ulimit -Hn); start several workers behind nginx and give --url."
         )
-
-
-def _descriptors() -> int:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return hard if hard != resource.RLIM_INFINITY else 1_000_000
-
-
-@contextmanager
-def _orderly_end() -> Iterator[None]:
-    """SIGTERM acts like Ctrl-C; by default it would leave the servers we started behind."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _cores() -> Iterator[tuple[set[int], set[int]]]:
-    """One core for the server and the others for all else, this process included; one core is shared."""
-    ours = os.sched_getaffinity(0)
-    first, *others = sorted(ours)
-    load_cores = set(others or [first])
-    os.sched_setaffinity(0, load_cores)
-    try:
-        yield {first}, load_cores
-    finally:
-        os.sched_setaffinity(0, ours)
 
 
 def _redis(stack: ExitStack, settings: Settings, given: str | None, cores: set[int]) -> str:

@@ -4,12 +4,17 @@
 class Ledger:
     """Tells messages that arrived once and in order from lost, repeated and reordered ones.
 
-    Messages of a channel are numbered 0, 1, 2, …; `rebase` begins a new count at a later number.
+    Messages are numbered 0, 1, 2, …; `rebase` begins a new count at a later number.
+
+    Args:
+        channels: the numbers go round so many channels in turn. Between two channels messages may change places;
+            within one they may not.
     """
 
-    __slots__ = ("base", "duplicates", "missing", "next", "reordered")
+    __slots__ = ("base", "channels", "duplicates", "missing", "next", "reordered")
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
+        self.channels = channels
         self.rebase(0)
 
     def rebase(self, number: int) -> None:
@@ -30,7 +35,8 @@ class Ledger:
                 new += 1
             elif number in self.missing:
                 self.missing.remove(number)
-                self.reordered += 1
+                later = range(number + self.channels, self.next, self.channels)
+                self.reordered += any(one not in self.missing for one in later)
                 new += 1
             else:
                 self.duplicates += 1

@@ -14,6 +14,9 @@ class Load:
         size: bytes of a payload.
         channels: stream i listens to channel i modulo this; the messages go round them in turn.
         processes: reading processes the streams are spread over.
+        all_channels: each stream listens to all channels instead of one.
+        at_once: streams that may be on their way at once while they are opened: the default keeps a server busy
+            and doesn't fill its backlog.
     """
 
     streams: int
@@ -22,6 +25,8 @@ class Load:
     size: int = 110
     channels: int = 1
     processes: int = 1
+    all_channels: bool = False
+    at_once: int = 256
 
     @property
     def messages(self) -> int:

@@ -1,15 +1,16 @@
 """The process that publishes: so many messages per second, each stamped with the time it left.
 
-It speaks Redis' protocol itself: requests are a few bytes, and nothing but the sleep until the next message
-stands between the schedule and the socket.
+It speaks Redis' protocol itself (or HTTP, to servers that take their messages that way): requests are a few bytes,
+and nothing but the sleep until the next message stands between the schedule and the socket.
 """
 
+import re
 import select
 import socket
 import ssl
 import time
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Protocol
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from gateway.bench import payload
 from gateway.bench.control import Control
@@ -24,7 +25,20 @@ _STATUS_SECONDS = 0.1
 
 
 class RedisError(Exception):
-    """Redis can't be reached or refuses."""
+    """Redis (or the server published to over HTTP) can't be reached or refuses."""
+
+
+class Destination(Protocol):
+    """Where messages go."""
+
+    def publish(self, channel: str, data: bytes) -> bytes:
+        """The request that publishes this."""
+
+    def send(self, data: bytes) -> None:
+        """Send requests."""
+
+    def replies(self, wait: float = 0.0) -> list[int]:
+        """The replies that are there, after waiting for the first as long as said: of each, how many got it."""
 
 
 class Redis:
@@ -34,11 +48,13 @@ class Redis:
         self._socket = _connect(url)
         self._buffer = b""
 
+    def publish(self, channel: str, data: bytes) -> bytes:
+        return command(b"PUBLISH", channel.encode(), data)
+
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
     def replies(self, wait: float = 0.0) -> list[int]:
-        """The replies that are there, after waiting for the first as long as said."""
         pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
         if not pending and not select.select([self._socket], [], [], wait)[0]:
             if wait:
@@ -52,6 +68,54 @@ class Redis:
             if not line.startswith(b":"):
                 raise RedisError(f"Redis answered {line.decode(errors='replace')!r}")
         return [int(line[1:]) for line in lines]
+
+
+class Http:
+    """A connection that posts messages, one request behind the other without waiting for the answers.
+
+    Args:
+        url: where to post; `{channel}` in it is replaced.
+    """
+
+    _ANSWER = re.compile(
+        rb"HTTP/1\.1 (\d+)[^\r\n]*\r\n(?:[^\r\n]+\r\n)*?(?i:content-length): *(\d+)\r\n(?:[^\r\n]+\r\n)*\r\n"
+    )
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = parts.path + (f"?{parts.query}" if parts.query else "")
+        self._host = parts.netloc
+        self._socket = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 80), _PATIENCE)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._buffer = b""
+
+    def publish(self, channel: str, data: bytes) -> bytes:
+        target = self._target.replace("{channel}", quote(channel))
+        head = f"POST {target} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(data)}\r\n\r\n"
+        return head.encode() + data
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def replies(self, wait: float = 0.0) -> list[int]:
+        if not select.select([self._socket], [], [], wait)[0]:
+            if wait:
+                raise RedisError(f"the server did not answer for {wait:g} s")
+            return []
+        data = self._socket.recv(65_536)
+        if not data:
+            raise RedisError("the server closed the connection")
+        self._buffer += data
+        answers = 0
+        while answer := self._ANSWER.match(self._buffer):
+            end = answer.end() + int(answer[2])
+            if len(self._buffer) < end:
+                break
+            if not answer[1].startswith(b"2"):
+                raise RedisError(f"the server answered {answer[1].decode()}")
+            self._buffer = self._buffer[end:]
+            answers += 1
+        return [1] * answers
 
 
 def command(*words: bytes) -> bytes:
@@ -90,18 +154,20 @@ class Publisher:
     """Publishes messages `first` … `first + messages - 1`, round the channels in turn.
 
     Args:
-        plan: `redis_url`, `channels` (names, prefix included), `rate`, `size`, `first`, `messages`.
+        plan: `url` (of Redis, or http:// to post to), `channels` (names, prefix included), `all_channels` (whether
+            numbers are those of all channels together), `rate`, `size`, `first`, `messages`.
         control: where progress is told.
     """
 
     def __init__(self, plan: dict[str, Any], control: Control) -> None:
-        self._channels = [name.encode() for name in plan["channels"]]
+        self._channels: list[str] = plan["channels"]
+        self._together: bool = plan["all_channels"]
         self._rate: float = plan["rate"]
         self._size: int = plan["size"]
         self._first: int = plan["first"]
         self._messages: int = plan["messages"]
         self._control = control
-        self._redis = Redis(plan["redis_url"])
+        self._destination: Destination = (Http if plan["url"].startswith("http:") else Redis)(plan["url"])
 
     def run(self) -> None:
         """Publish all on schedule and report.
@@ -117,9 +183,9 @@ class Publisher:
             due = min(self._messages, int((now - began) / step) + 1, sent + _BATCH)
             if due > sent:
                 late = max(late, now - began - int(sent * step))
-                self._redis.send(b"".join(self._publish(number, now) for number in range(sent, due)))
+                self._destination.send(b"".join(self._publish(number, now) for number in range(sent, due)))
                 sent = due
-            for receivers in self._redis.replies(_PATIENCE if sent == self._messages else 0.0):
+            for receivers in self._destination.replies(_PATIENCE if sent == self._messages else 0.0):
                 answered += 1
                 heard += receivers
                 unheard += not receivers
@@ -131,8 +197,10 @@ class Publisher:
         self._control.send(kind="report", began=began, receivers=heard, unheard=unheard, late=late / 1e9)
 
     def _publish(self, offset: int, now: int) -> bytes:
-        number, channel = divmod(self._first + offset, len(self._channels))
-        return command(b"PUBLISH", self._channels[channel], payload.encode(number, now, self._size))
+        together = self._first + offset
+        number, channel = divmod(together, len(self._channels))
+        data = payload.encode(together if self._together else number, now, self._size)
+        return self._destination.publish(self._channels[channel], data)
 
 
 def _place(url: str) -> str:
@@ -150,7 +218,7 @@ def main() -> None:
         control.wait()
         publisher.run()
     except (OSError, RedisError) as error:
-        control.send(kind="failed", reason=f"Publishing to Redis at {_place(plan['redis_url'])}: {error}.")
+        control.send(kind="failed", reason=f"Publishing to {_place(plan['url'])}: {error}.")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,6 @@ from gateway.bench.reception import Reception
 
 _READ_BYTES = 65_536
 _STATUS_SECONDS = 0.1
-_CONNECTING = 256
-"""Streams that may be on their way at once: enough to keep a server busy, too few to fill its backlog."""
 
 
 class Stream:
@@ -30,7 +28,7 @@ class Stream:
 
     Args:
         index: its number among all streams of the benchmark.
-        channel: number of the channel it listens to.
+        channel: number of its request; that of the channel it listens to, if that is one.
         reception: checks what arrives.
     """
 
@@ -48,8 +46,9 @@ class Reader:
     """Opens streams and listens, as the command says.
 
     Args:
-        plan: `address` (host, port), `source` (address to connect from, or empty), `requests` (the request of
-            each channel), `first` and `count` (which streams are this reader's).
+        plan: `address` (host, port), `sources` (addresses to connect from, if any), `requests` (the request of
+            each channel, or the one for all of them), `channels_each` (how many channels a request names),
+            `at_once` (how many streams may be on their way), `first` and `count` (which streams are this reader's).
         control: where orders come from.
     """
 
@@ -116,20 +115,20 @@ class Reader:
     # Opening
 
     def _connect_more(self) -> None:
-        while self._under_way < _CONNECTING and len(self._streams) < self._plan["count"]:
+        while self._under_way < self._plan["at_once"] and len(self._streams) < self._plan["count"]:
             index = self._plan["first"] + len(self._streams)
             channel = index % len(self._requests)
-            stream = Stream(index, channel, Reception(self._latencies.buckets))
+            stream = Stream(index, channel, Reception(self._latencies.buckets, self._plan["channels_each"]))
             self._streams.append(stream)
             descriptor = stream.socket.fileno()
             self._by_descriptor[descriptor] = stream
             self._under_way += 1
             self._epoll.register(descriptor, select.EPOLLOUT)
             stream.socket.setblocking(False)
-            if self._plan["source"]:
+            if sources := self._plan["sources"]:
                 # The port is chosen at connect, when the kernel knows that only the pair must be unique.
                 stream.socket.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
-                stream.socket.bind((self._plan["source"], 0))
+                stream.socket.bind((sources[len(self._streams) % len(sources)], 0))
             code = stream.socket.connect_ex(tuple(self._plan["address"]))
             if code not in (0, errno.EINPROGRESS):
                 self._lose(stream, os.strerror(code))

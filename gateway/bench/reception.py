@@ -12,13 +12,14 @@ class Reception:
 
     Args:
         latencies: buckets in which each arrival is counted; shared by the streams of a process.
+        channels: how many channels the stream listens to.
     """
 
     __slots__ = ("latencies", "ledger", "state")
 
-    def __init__(self, latencies: MutableMapping[int, int]) -> None:
+    def __init__(self, latencies: MutableMapping[int, int], channels: int = 1) -> None:
         self.latencies = latencies
-        self.ledger = Ledger()
+        self.ledger = Ledger(channels)
         self.state: State = Head()
 
     def feed(self, data: bytes, now: int) -> int:

@@ -17,15 +17,24 @@ class Opening:
         streams: all that were asked for; fewer is no result but an error.
         seconds: from the first connect to the last stream's first bytes.
         memory: growth of the server's resident memory per stream in bytes; None: no process is known.
+        proxy_memory: the same of what stands in front of it; None: nothing does.
+        cpu: seconds the server's processes, and those in front of it, used meanwhile; None: no process is known.
     """
 
     streams: int
     seconds: float
     memory: float | None
+    proxy_memory: float | None = None
+    cpu: float | None = None
 
     @property
     def rate(self) -> float:
         return self.streams / self.seconds
+
+    @property
+    def cpu_per_connect(self) -> float | None:
+        """Seconds."""
+        return None if self.cpu is None else self.cpu / self.streams
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class Result:
         seconds: from the first publish to the last arrival.
         latencies: from publish to arrival in the reading process.
         cpu: seconds the server's processes used meanwhile; None: no process is known.
+        proxy_cpu: the same of what stands in front of it; None: nothing does.
         others_share: what other processes took of the server's cores; None: the cores are not known.
         publisher_late: seconds the publisher was behind its schedule at worst.
         reader_share: the busiest reader's share of a core.
@@ -65,6 +75,7 @@ class Result:
     others_share: float | None
     publisher_late: float
     reader_share: float
+    proxy_cpu: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -81,6 +92,11 @@ class Result:
         return self.cpu / self.received if self.cpu is not None and self.received else None
 
     @property
+    def proxy_cpu_per_delivery(self) -> float | None:
+        """Seconds."""
+        return self.proxy_cpu / self.received if self.proxy_cpu is not None and self.received else None
+
+    @property
     def cpu_share(self) -> float | None:
         """Of one core."""
         return self.cpu / self.seconds if self.cpu is not None and self.seconds else None
@@ -90,7 +106,8 @@ class Result:
         return self.latencies.percentile(PERCENTILES[name])
 
     def as_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in vars(self).items() if name not in ("latencies", "cpu", "seconds")}
+        raw = ("latencies", "cpu", "proxy_cpu", "seconds")
+        values = {name: value for name, value in vars(self).items() if name not in raw}
         return {
             **values,
             "complete": self.complete,
@@ -99,7 +116,8 @@ class Result:
             "latency_ms": {name: round(self.latency(name), 2) for name in PERCENTILES},
             "cpu_seconds": self.cpu,
             "cpu_share": None if self.cpu_share is None else round(self.cpu_share, 3),
-            "cpu_us_per_delivery": None if self.cpu_per_delivery is None else round(self.cpu_per_delivery * 1e6, 2),
+            "cpu_us_per_delivery": _microseconds(self.cpu_per_delivery),
+            "proxy_cpu_us_per_delivery": _microseconds(self.proxy_cpu_per_delivery),
             "others_share": None if self.others_share is None else round(self.others_share, 3),
             "publisher_late": round(self.publisher_late, 4),
             "reader_share": round(self.reader_share, 3),
@@ -111,5 +129,11 @@ def opening_as_json(opening: Opening) -> dict[str, Any]:
         **asdict(opening),
         "seconds": round(opening.seconds, 3),
         "memory": None if opening.memory is None else round(opening.memory),
+        "proxy_memory": None if opening.proxy_memory is None else round(opening.proxy_memory),
         "connects_per_second": round(opening.rate),
+        "cpu_us_per_connect": _microseconds(opening.cpu_per_connect),
     }
+
+
+def _microseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e6, 2)

@@ -35,7 +35,7 @@ class Server:
 @contextmanager
 def redis_server(cores: Collection[int]) -> Iterator[str]:
     """A redis-server of our own, without persistence; gives its URL."""
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         command = [
             "redis-server",
@@ -48,8 +48,8 @@ def redis_server(cores: Collection[int]) -> Iterator[str]:
             "--dir",
             directory,
         ]
-        with _running(command, {}, cores) as (process, log):
-            _wait(lambda: _accepts(port), process, log)
+        with running(command, {}, cores) as (process, log):
+            wait(lambda: accepts(port), process, log)
             yield f"redis://127.0.0.1:{port}/0"
 
 
@@ -59,8 +59,11 @@ def have_redis_server() -> bool:
 
 @contextmanager
 def worker(redis_url: str, cores: Collection[int], settings: Mapping[str, str]) -> Iterator[Server]:
-    """One `gateway run`, with these variables on top of the environment's."""
-    port = _free_port()
+    """One `gateway run`, with these variables on top of the environment's.
+
+    Its URL is of use only if no unix socket is among them.
+    """
+    port = free_port()
     given = {
         "GATEWAY_REDIS_URL": redis_url,
         "GATEWAY_HOST": "127.0.0.1",
@@ -69,16 +72,16 @@ def worker(redis_url: str, cores: Collection[int], settings: Mapping[str, str]) 
         "GATEWAY_DRAIN_WINDOW": "0",
         **settings,
     }
-    with _running([sys.executable, "-m", "gateway", "run"], given, cores) as (process, log):
+    with running([sys.executable, "-m", "gateway", "run"], given, cores) as (process, log):
         url = f"http://127.0.0.1:{port}"
-        _wait(lambda: _answers(url + "/readyz"), process, log)
+        wait(lambda: answers(url + "/readyz", given["GATEWAY_UNIX_SOCKET"]), process, log)
         yield Server(url, process.pid)
 
 
 @contextmanager
 def tutorial(redis_url: str, cores: Collection[int]) -> Iterator[Server]:
     """The tutorial-style endpoint, by the same uvicorn with the same event loop and parser."""
-    port = _free_port()
+    port = free_port()
     words = [
         "--app-dir",
         str(TUTORIAL.parent),
@@ -89,15 +92,16 @@ def tutorial(redis_url: str, cores: Collection[int]) -> Iterator[Server]:
         "--no-access-log",
     ]
     command = [sys.executable, "-m", "uvicorn", "tutorial:app", *words]
-    with _running(command, {"REDIS_URL": redis_url}, cores) as (process, log):
-        _wait(lambda: _accepts(port), process, log)
+    with running(command, {"REDIS_URL": redis_url}, cores) as (process, log):
+        wait(lambda: accepts(port), process, log)
         yield Server(f"http://127.0.0.1:{port}", process.pid)
 
 
 @contextmanager
-def _running(
+def running(
     command: Sequence[str], variables: Mapping[str, str], cores: Collection[int]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A process on these cores, with these variables on top of ours; gives it, and where its output goes."""
     with tempfile.NamedTemporaryFile(prefix="gateway-bench-", suffix=".log") as log:
         process = subprocess.Popen(
             command,
@@ -127,7 +131,8 @@ def _running(
                 process.wait()
 
 
-def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+def wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until it is ready; raise if it has ended instead, or takes too long."""
     end = time.monotonic() + _PATIENCE
     while not ready():
         if process.poll() is not None or time.monotonic() > end:
@@ -143,19 +148,27 @@ def _tail(log: Path) -> str:
     return log.read_text(errors="replace").strip()[-2000:]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port nobody listens on just now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether somebody listens on that port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _answers(url: str) -> bool:
+def answers(url: str, unix_socket: str = "") -> bool:
+    """Whether that URL is answered with 200, by way of a unix socket if one is named."""
+    if unix_socket:
+        with socket.socket(socket.AF_UNIX) as probe:
+            if probe.connect_ex(unix_socket):  # httpx would leave a socket open
+                return False
     try:
-        return httpx.get(url, timeout=2, trust_env=False).status_code == 200
+        with httpx.Client(transport=httpx.HTTPTransport(uds=unix_socket or None), timeout=2) as client:
+            return client.get(url).status_code == 200
     except httpx.HTTPError:
         return False

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
@@ -23,13 +23,16 @@ _OPEN_PATIENCE = 30.0
 _STALL = 5.0
 """Seconds without any delivery, after which what is missing counts as lost."""
 
-_DRAIN_LIMIT = 120.0
+DRAIN_LIMIT = 120.0
 """Seconds after publishing, after which what is missing counts as lost however much still arrives."""
 
 _GRACE = 0.2
 """Seconds to wait for duplicates once everything has arrived."""
 
 _SETTLE_LIMIT = 5.0
+
+PER_SOURCE = 10_000
+"""Streams from one address."""
 
 Progress = Callable[[str, int, int], None]
 """Told what is going on: its name, how much is done, of how much."""
@@ -41,19 +44,23 @@ class Target:
 
     Args:
         url: of the gateway, or of an endpoint (`{channel}` in it is replaced, else `?channel=` is added).
-        redis_url: where to publish.
+        publish_url: where to publish: a Redis, or http://…{channel}… to post to.
         prefix: of channel names in Redis.
         pids: processes whose CPU and memory are the server's.
+        proxy_pids: processes in front of it, whose CPU and memory are counted beside the server's.
+        more_urls: of further servers; the reading processes take turns with all of them.
         headers: sent with each request.
         cores: where these processes run, and nobody else should; empty: not known.
     """
 
     url: str
-    redis_url: str
+    publish_url: str
     prefix: str = ""
     pids: tuple[int, ...] = ()
     headers: tuple[str, ...] = ()
     cores: frozenset[int] = frozenset()
+    proxy_pids: tuple[int, ...] = ()
+    more_urls: tuple[str, ...] = ()
 
 
 class Session:
@@ -86,46 +93,63 @@ class Session:
     async def open(self) -> Opening:
         """Open all streams, and wait until each has had its first bytes."""
         load = self._load
-        before = usage.resident_bytes(self._target.pids)
+        before = self._memory()
+        pids = self._target.pids + self._target.proxy_pids
+        cpu = usage.cpu_seconds(pids)
         for number, count in enumerate(_split(load.streams, load.processes)):
             plan = self._reader_plan(number, sum(_split(load.streams, load.processes)[:number]), count)
             self._readers.append(await self._children.enter_async_context(Child("reader", plan, self._cores)))
         starts = [await reader.ask("open", "opening") for reader in self._readers]
         ends = await self._all_opened()
-        memory = None
+        cpu = usage.cpu_seconds(pids) - cpu
+        memory = proxy_memory = None
         if self._target.pids:
-            memory = (await self._settled_memory() - before) / load.streams
+            after = await self._settled_memory()
+            memory, proxy_memory = ((now - then) / load.streams for now, then in zip(after, before, strict=True))
         seconds = (max(end["at"] for end in ends) - min(start["at"] for start in starts)) / 1e9
-        return Opening(load.streams, seconds, memory)
+        return Opening(
+            load.streams,
+            seconds,
+            memory,
+            proxy_memory if self._target.proxy_pids else None,
+            cpu if self._target.pids else None,
+        )
 
-    async def publish(self, rate: float, duration: float) -> Result:
+    async def publish(self, rate: float, duration: float, drain_limit: float = DRAIN_LIMIT) -> Result:
         """Send a load through the open streams, and reconcile what arrived with it."""
         messages = Load(self._load.streams, rate, duration).messages
         first, self._published = self._published, self._published + messages
         expected = self._deliveries(self._published) - self._deliveries(first)
         self._must_all_be_open([await reader.ask("begin", "begun", published=first) for reader in self._readers])
         plan = {
-            "redis_url": self._target.redis_url,
+            "url": self._target.publish_url,
             "channels": [self._target.prefix + channel for channel in self._channels],
+            "all_channels": self._load.all_channels,
             "rate": rate,
             "size": self._load.size,
             "first": first,
             "messages": messages,
         }
         async with Child("publisher", plan, self._cores) as publisher:
-            wall, cpu, busy = self._usage()
+            before = self._usage()
             await publisher.send(do="go")
             published = await self._followed(publisher, expected)
-        complete = await self._drained(expected)
-        wall, cpu, busy = (after - before for after, before in zip(self._usage(), (wall, cpu, busy), strict=True))
+        complete = await self._drained(expected, drain_limit)
+        wall, cpu, proxy_cpu, busy = (now - then for now, then in zip(self._usage(), before, strict=True))
         if complete:
             await asyncio.sleep(_GRACE)
         reports = [await reader.ask("report", "report", published=self._published) for reader in self._readers]
-        others = max(0.0, busy - cpu) / wall if self._target.cores else None
-        return self._result(expected, published, reports, cpu if self._target.pids else None, others)
+        result = self._result(expected, published, reports)
+        return replace(
+            result,
+            cpu=cpu if self._target.pids else None,
+            proxy_cpu=proxy_cpu if self._target.proxy_pids else None,
+            others_share=max(0.0, busy - cpu - proxy_cpu) / wall if self._target.cores else None,
+        )
 
     def _reader_plan(self, number: int, first: int, count: int) -> dict[str, Any]:
-        parts = urlsplit(self._target.url)
+        urls = (self._target.url, *self._target.more_urls)
+        parts = urlsplit(urls[number % len(urls)])
         if parts.scheme != "http" or not parts.hostname:
             raise BenchError(f"--url {self._target.url}: must begin with http:// and name a host.")
         path = parts.path if parts.path not in ("", "/") else "/events"
@@ -133,15 +157,23 @@ class Session:
             path += "?" + parts.query
         lines = [f"Host: {parts.netloc}", "Accept: text/event-stream", "User-Agent: gateway-bench"]
         tail = "\r\n".join([" HTTP/1.1", *lines, *self._target.headers]) + "\r\n\r\n"
-        # A pair of addresses has 28,000 ports by default: each process connects from an address of its own.
         loopback = parts.hostname in ("127.0.0.1", "localhost")
         return {
             "address": ["127.0.0.1" if loopback else parts.hostname, parts.port or 80],
-            "source": f"127.0.0.{2 + number % 250}" if loopback else "",
-            "requests": [f"GET {_with_channel(path, channel)}{tail}" for channel in self._channels],
+            "sources": _sources(number, count) if loopback else [],
+            "requests": [f"GET {target}{tail}" for target in self._request_targets(path)],
+            "channels_each": len(self._channels) if self._load.all_channels else 1,
+            "at_once": self._load.at_once,
             "first": first,
             "count": count,
         }
+
+    def _request_targets(self, path: str) -> list[str]:
+        if not self._load.all_channels:
+            return [_with_channel(path, channel) for channel in self._channels]
+        for channel in self._channels:
+            path = _with_channel(path, channel)
+        return [path]
 
     async def _all_opened(self) -> list[dict[str, Any]]:
         """Wait for the readers to be through; raise if a stream is missing."""
@@ -173,15 +205,19 @@ class Session:
             why = ", ".join(f"{reason} ({count:,} times)" for reason, count in failures.most_common(3))
             raise BenchError(f"{opened:,} of {self._load.streams:,} streams are open: {why}.")
 
-    async def _settled_memory(self) -> int:
+    def _memory(self) -> tuple[int, int]:
+        """Of the server, and of what stands in front of it."""
+        return usage.resident_bytes(self._target.pids), usage.resident_bytes(self._target.proxy_pids)
+
+    async def _settled_memory(self) -> tuple[int, int]:
         """The server's memory once it no longer changes: connecting may need some for a moment."""
-        memory = usage.resident_bytes(self._target.pids)
+        memory = self._memory()
         end = time.monotonic() + _SETTLE_LIMIT
         while time.monotonic() < end:
             self._progress("letting memory settle", 0, 0)
             await asyncio.sleep(0.5)
-            last, memory = memory, usage.resident_bytes(self._target.pids)
-            if abs(memory - last) < 65_536:
+            last, memory = memory, self._memory()
+            if abs(sum(memory) - sum(last)) < 65_536:
                 break
         return memory
 
@@ -195,9 +231,9 @@ class Session:
         finally:
             report.cancel()
 
-    async def _drained(self, expected: int) -> bool:
+    async def _drained(self, expected: int, patience: float) -> bool:
         """Wait until everything has arrived, or nothing more does."""
-        limit = time.monotonic() + _DRAIN_LIMIT
+        limit = time.monotonic() + patience
         received, moved = self._received, time.monotonic()
         while received < expected:
             if time.monotonic() > min(limit, moved + _STALL):
@@ -213,8 +249,6 @@ class Session:
         expected: int,
         published: dict[str, Any],
         reports: Sequence[dict[str, Any]],
-        cpu: float | None,
-        others: float | None,
     ) -> Result:
         latencies = Latencies()
         failures: Counter[str] = Counter()
@@ -239,17 +273,25 @@ class Session:
             unheard=published["unheard"],
             seconds=max(0, last - published["began"]) / 1e9,
             latencies=latencies,
-            cpu=cpu,
-            others_share=others,
+            cpu=None,
+            others_share=None,
             publisher_late=published["late"],
             reader_share=max(report["cpu"] / report["wall"] for report in reports),
         )
 
-    def _usage(self) -> tuple[float, float, float]:
-        """Seconds so far: of the clock, of the server's CPU, of its cores whoever used them."""
-        return time.monotonic(), usage.cpu_seconds(self._target.pids), usage.busy_seconds(self._target.cores)
+    def _usage(self) -> tuple[float, float, float, float]:
+        """Seconds so far: of the clock, of the server's CPU and its proxy's, of its cores whoever used them."""
+        target = self._target
+        return (
+            time.monotonic(),
+            usage.cpu_seconds(target.pids),
+            usage.cpu_seconds(target.proxy_pids),
+            usage.busy_seconds(target.cores),
+        )
 
     def _deliveries(self, published: int) -> int:
+        if self._load.all_channels:
+            return self._load.streams * published
         channels = self._load.channels
         listeners = Counter(stream % channels for stream in range(self._load.streams))
         return sum(count * share(channel, channels, published) for channel, count in listeners.items())
@@ -266,6 +308,15 @@ class Session:
 def _split(count: int, parts: int) -> list[int]:
     """`count` in parts as equal as they can be."""
     return [count // parts + (number < count % parts) for number in range(parts)]
+
+
+def _sources(number: int, count: int) -> list[str]:
+    """Addresses for a reader to connect from.
+
+    Between two addresses there are 28,000 ports by default, and Linux looks through the odd half of them before it
+    tries the even ones: with more than 14,000 streams from one address each connect would take a millisecond.
+    """
+    return [f"127.0.{number % 250}.{2 + place}" for place in range(-(-count // PER_SOURCE))]
 
 
 def _with_channel(path: str, channel: str) -> str:

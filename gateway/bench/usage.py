@@ -24,6 +24,15 @@ def resident_bytes(pids: Collection[int]) -> int:
     return sum(int(_read(pid, "statm").split()[1]) for pid in pids) * _PAGE
 
 
+def proportional_bytes(pids: Collection[int]) -> int:
+    """The same, with what several processes share (programs, libraries) counted once among them."""
+    total = 0
+    for pid in pids:
+        line = next(line for line in _read(pid, "smaps_rollup").splitlines() if line.startswith("Pss:"))
+        total += int(line.split()[1]) * 1024
+    return total
+
+
 def busy_seconds(cores: Collection[int]) -> float:
     """What anybody has used of these cores."""
     total = 0

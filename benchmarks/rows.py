@@ -1,0 +1,96 @@
+"""What is measured: each row starts a server and says where it is."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from urllib.parse import urlsplit
+
+from benchmarks import nginx
+from benchmarks.limit import limit
+from benchmarks.nchan import module, nchan
+from benchmarks.stage import Stage
+from gateway.bench import server
+from gateway.bench.errors import BenchError
+from gateway.bench.session import Target
+
+Start = Callable[[Stage], AbstractContextManager[Target]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One of the servers that are compared.
+
+    Args:
+        start: starts it.
+        about: what it is.
+        needs: programs it can't do without.
+    """
+
+    start: Start
+    about: str
+    needs: frozenset[str] = frozenset()
+
+
+@contextmanager
+def _tutorial(stage: Stage) -> Iterator[Target]:
+    with server.tutorial(stage.redis_url, stage.server_cores) as running:
+        yield Target(running.url, stage.redis_url, pids=(running.pid,), cores=stage.server_cores)
+
+
+def _gateway(delivery: str, unix: bool = False) -> Start:
+    @contextmanager
+    def start(stage: Stage) -> Iterator[Target]:
+        path = str(stage.directory / "worker.sock") if unix else ""
+        settings = {"GATEWAY_DELIVERY": delivery, "GATEWAY_UNIX_SOCKET": path}
+        with server.worker(stage.redis_url, stage.server_cores, settings) as running:
+            url = f"unix:{path}" if unix else running.url
+            yield Target(url, stage.redis_url, pids=(running.pid,), cores=stage.server_cores)
+
+    return start
+
+
+def _behind_nginx(start: Start) -> Start:
+    """The same server with the project's nginx in front of it, on the same core."""
+
+    @contextmanager
+    def start_both(stage: Stage) -> Iterator[Target]:
+        with start(stage) as target:
+            upstream = target.url if target.url.startswith("unix:") else urlsplit(target.url).netloc
+            configuration = nginx.edge_configuration([upstream], processes=1)
+            with nginx.running(stage.directory / "edge", stage.server_cores, configuration) as edge:
+                yield replace(target, url=f"http://127.0.0.1:{edge.port}/events", proxy_pids=edge.pids)
+
+    return start_both
+
+
+_NGINX = frozenset({"nginx"})
+_BOTH = frozenset({"nginx", "nchan"})
+
+ROWS: Mapping[str, Row] = MappingProxyType(
+    {
+        "limit": Row(limit, "a loop of bare write(2) calls, in C"),
+        "tutorial": Row(_tutorial, "Starlette with sse-starlette, as the tutorials have it"),
+        "portable": Row(_gateway("portable"), "the gateway, through ASGI"),
+        "direct": Row(_gateway("direct"), "the gateway as it runs by default"),
+        "nchan": Row(nchan, "Nchan, an nginx module in C", _BOTH),
+        "direct+nginx tcp": Row(_behind_nginx(_gateway("direct")), "the gateway behind nginx, TCP between", _NGINX),
+        "direct+nginx unix": Row(
+            _behind_nginx(_gateway("direct", unix=True)), "the gateway behind nginx, a unix socket between", _NGINX
+        ),
+        "nchan+nginx tcp": Row(_behind_nginx(nchan), "Nchan behind the same nginx, TCP between", _BOTH),
+    }
+)
+
+
+def missing(directory: Path) -> Mapping[str, str]:
+    """The programs rows may need that can't be had here, and why."""
+    lacking = {}
+    if nginx.version() is None:
+        lacking["nginx"] = "nginx is not installed."
+    try:
+        module(directory)
+    except BenchError as error:
+        lacking["nchan"] = error.message
+    return lacking

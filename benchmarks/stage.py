@@ -1,0 +1,21 @@
+"""What every row of a benchmark stands on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One Redis, and a core for whatever is measured.
+
+    Args:
+        redis_url: of a redis-server of our own; it runs with the load.
+        server_cores: for the server and what stands in front of it.
+        load_cores: for everything else.
+        directory: for sockets, configurations and logs.
+    """
+
+    redis_url: str
+    server_cores: frozenset[int]
+    load_cores: frozenset[int]
+    directory: Path

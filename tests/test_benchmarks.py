@@ -1,0 +1,370 @@
+"""`python -m benchmarks`: what holds on any machine, however fast it is."""
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import capacity, document, hundred_thousand, limit
+from benchmarks.aims import AIMS, verdicts
+from benchmarks.chart import chart
+from benchmarks.costs import Costs, Demand, Sample, fit, need
+from benchmarks.kernel import kernel_memory, limits
+from benchmarks.measurement import Figures, figures, measure
+from benchmarks.rows import ROWS, missing
+from benchmarks.scenario import SCENARIOS, Scenario
+from benchmarks.stage import Stage
+from benchmarks.table import HEADINGS, cells, markdown, notes
+from gateway.bench import payload
+from gateway.bench.ledger import Ledger
+from gateway.bench.load import Load
+from gateway.bench.publisher import Http
+from tests.harness.nginx import REPOSITORY
+from tests.harness.servers import RedisServer
+
+# The plans
+
+
+@pytest.mark.parametrize("letter", SCENARIOS)
+def test_every_scenario_is_bounded(letter: str) -> None:
+    scenario = SCENARIOS[letter]
+    load = scenario.load
+    assert scenario.bound < 120
+    assert load.messages == load.rate * load.duration
+    assert load.size >= payload.SMALLEST
+    assert load.streams < 20_000 - 100, "one worker and one reader must be able to hold them"
+    assert set(scenario.rows) <= set(ROWS)
+    assert "direct" in scenario.rows
+    if load.channels > 1:
+        assert not {"limit", "tutorial"} & set(scenario.rows), "these know no channels, or one per stream"
+    if load.all_channels:
+        assert load.channels <= 100
+        assert "nchan" not in scenario.rows, "it is not set up for several channels"
+    if scenario.bystander:
+        assert "limit" not in scenario.rows, "it sends everything to everybody"
+        assert scenario.bystander.duration == load.duration
+
+
+def test_every_aim_names_rows_that_its_scenario_has() -> None:
+    for aim in AIMS:
+        names = {part.row for part in aim.parts} | {part.reference for part in aim.parts if part.reference}
+        assert names <= set(SCENARIOS[aim.scenario].rows), aim.text
+
+
+@pytest.mark.parametrize("edge", [True, False])
+@pytest.mark.parametrize("streams", [1, 999, 20_000, 100_000])
+def test_a_plan_has_room_for_all_streams(streams: int, edge: bool) -> None:
+    plan = hundred_thousand.plan(streams, 1, 60, edge, files=20_000)
+    assert plan.workers * 19_900 >= streams
+    assert plan.readers * 19_900 >= streams
+    assert plan.edges * 9_500 >= streams
+    if not edge:
+        assert plan.readers % plan.workers == 0
+        assert streams / plan.workers < 19_900
+    if streams == 100_000:
+        assert plan.workers >= 6
+
+
+def test_what_the_kernel_allows_is_known() -> None:
+    found = list(limits(1000, 1000, tcp_upstreams=True))
+    assert all(one.suffices or one.passes for one in found), found
+    assert not all(one.suffices for one in limits(10**9, 10**9, tcp_upstreams=False))
+    memory = kernel_memory()
+    assert memory.slab > 0
+    assert memory.since(memory).available == 0
+
+
+# What is shown
+
+FIGURES = Figures(
+    rounds=3, expected=100, received=100, lost=0, faults=0, keeps_up=True, deliveries_per_second=300_000.0,
+    p50=1.0, p90=2.0, p99=3.0, p999=4.0, cpu=8.0, proxy_cpu=None, cpu_per_message=100.0, memory=2000.0,
+    proxy_memory=None, connects_per_second=10_000.0, connect_cpu=100.0, bystander_p99=10.0, others=0.0, reader=0.5,
+)  # fmt: skip
+BEHIND = replace(FIGURES, proxy_cpu=7.0, proxy_memory=10_000.0)
+
+
+def verdict(text: str, found: dict[str, dict[str, Figures]]) -> tuple[str, bool | None]:
+    (one,) = [one for one in verdicts(found) if text in one.aim.text]
+    return one.measured, one.reached
+
+
+def test_an_aim_against_another_row() -> None:
+    text = "(a) CPU per delivery ≤ 1.25 × limit"
+    rows = {"direct": FIGURES, "limit": replace(FIGURES, cpu=6.5)}
+    assert verdict(text, {"a": rows}) == ("8.0 µs (1.23 × limit)", True)
+    rows["limit"] = replace(FIGURES, cpu=6.3)
+    assert verdict(text, {"a": rows}) == ("8.0 µs (1.27 × limit)", False)
+    del rows["limit"]
+    assert verdict(text, {"a": rows}) == ("–", None)
+
+
+def test_an_aim_of_two_parts_needs_both() -> None:
+    text = "(c) deliveries/s on one core"
+    assert verdict(text, {"c": {"direct": FIGURES}})[1] is True
+    assert verdict(text, {"c": {"direct": replace(FIGURES, lost=1)}})[1] is False
+    assert verdict(text, {"c": {"direct": replace(FIGURES, deliveries_per_second=290_000)}})[1] is False
+
+
+def test_behind_nginx_both_count() -> None:
+    rows = {"direct+nginx unix": BEHIND}
+    assert verdict("unix socket, together", {"a": rows}) == ("15.0 µs", True)
+    assert verdict("unix socket, together", {"a": {"direct+nginx unix": replace(BEHIND, cpu=9.5)}})[1] is False
+
+
+def test_only_what_was_measured_is_judged() -> None:
+    assert not list(verdicts({}))
+    assert {one.aim.scenario for one in verdicts({"g": {"direct": FIGURES}})} == {"g"}
+
+
+def test_a_row_has_a_cell_for_each_heading() -> None:
+    for one in (FIGURES, BEHIND, replace(FIGURES, keeps_up=False, lost=3)):
+        assert len(cells("direct", one)) == len(HEADINGS)
+    assert cells("direct", replace(FIGURES, lost=3))[2] == "3 of 100"
+    assert any("cannot keep up" in sentence for sentence in notes({"x": replace(FIGURES, keeps_up=False)}))
+    lines = markdown(HEADINGS, [cells("direct", FIGURES)]).splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_chart_is_an_svg_with_a_bar_for_each_part() -> None:
+    root = ElementTree.fromstring(chart("4,000 < 5,000 & more", {"direct": FIGURES, "direct+nginx unix": BEHIND}))
+    space = "{http://www.w3.org/2000/svg}"
+    assert root.tag == space + "svg"
+    background, *bars = root.iter(space + "rect")
+    assert len(bars) == 3
+    width = float(background.attrib["width"])
+    assert all(float(bar.attrib["x"]) + float(bar.attrib["width"]) < width for bar in bars)
+    assert float(bars[0].attrib["width"]) == pytest.approx(float(bars[1].attrib["width"]))
+    assert any("8.0 + 7.0 nginx" in (text.text or "") for text in root.iter(space + "text"))
+
+
+def test_only_what_is_between_the_marks_is_replaced() -> None:
+    page = "before\n<!-- x: written by `python -m benchmarks` -->\nold\n<!-- end of x -->\nafter\n"
+    once = document.replaced(page, "x", "new\n")
+    assert once.startswith("before\n<!-- x: written by `python -m benchmarks` -->\n")
+    assert once.endswith("<!-- end of x -->\nafter\n")
+    assert "old" not in once
+    assert "new" in once
+    assert document.replaced(once, "x", "new\n") == once
+    with pytest.raises(ValueError, match="not found"):
+        document.replaced("no marks", "x", "new")
+
+
+@pytest.mark.parametrize(
+    ("page", "mark"),
+    [
+        ("benchmarks.md", "results"),
+        ("benchmarks.md", "hundred thousand through nginx"),
+        ("benchmarks.md", "hundred thousand without nginx"),
+        ("capacity.md", "costs"),
+        ("capacity.md", "check"),
+        ("capacity.md", "examples"),
+    ],
+)
+def test_the_pages_have_the_marks(page: str, mark: str) -> None:
+    text = (document.DOCS / page).read_text()
+    assert "new" in document.replaced(text, mark, "new\n")
+
+
+def test_the_page_of_a_run_names_everything() -> None:
+    found = {"a": {"direct": FIGURES, "direct+nginx unix": BEHIND}}
+    page = document.results(
+        found, list(verdicts(found)), {"processor": "fast"}, "python -m benchmarks", "2026-01-01", ["x/cpu-a.svg"]
+    )
+    for text in (
+        "processor: fast",
+        "`python -m benchmarks`",
+        "2026-01-01",
+        "(x/cpu-a.svg)",
+        "| direct |",
+        "### Aims",
+    ):
+        assert text in page
+
+
+# The formula
+
+
+def test_costs_are_found_again() -> None:
+    costs = Costs(delivery=8e-6, byte=1e-9, message=30e-6, memory=2000, kernel=4000)
+
+    def sample(demand: Demand) -> Sample:
+        return Sample(demand, need(costs, demand).cores)
+
+    small = sample(Demand(4000, 10, 110, 10))
+    large = sample(Demand(500, 5, 50_000, 5))
+    many = Sample(Demand(10, 1000, 110, 10_000), 10_000 * costs.message)
+    found = fit(small, large, many, costs.memory, costs.kernel)
+    assert found.delivery == pytest.approx(costs.delivery)
+    assert found.byte == pytest.approx(costs.byte)
+    assert found.message == pytest.approx(costs.message)
+
+
+def test_what_a_million_need() -> None:
+    costs = Costs(delivery=10e-6, byte=0, message=100e-6, memory=2000, kernel=4000)
+    one = need(costs, Demand(1_000_000, 1, 500, 1), workers=10)
+    assert one.cores == pytest.approx(10.001)
+    assert one.memory == 6e9
+    assert one.bandwidth == 1_000_000 * (500 + 50 + 66) * 8
+
+
+def test_the_held_out_load_is_none_of_those_the_costs_come_from() -> None:
+    for load in (capacity.SMALL, capacity.LARGE, capacity.MANY):
+        assert load.size != capacity.HELD_OUT.size
+        assert load.streams != capacity.HELD_OUT.streams
+
+
+# The generator's additions
+
+
+def test_between_channels_messages_may_change_places() -> None:
+    ledger = Ledger(channels=2)
+    assert ledger.record((1, 0, 3, 2)) == 4
+    assert (ledger.reordered, ledger.duplicates, ledger.lost(4)) == (0, 0, 0)
+    ledger.record((6, 4, 5))
+    assert (ledger.reordered, ledger.lost(7)) == (1, 0), "4 and 6 are of one channel, 5 of the other"
+    ledger.record((4,))
+    assert ledger.duplicates == 1
+
+
+def test_answers_over_http_are_told_apart_wherever_they_are_cut() -> None:
+    answers = b"".join(
+        b"HTTP/1.1 201 Created\r\nServer: nginx\r\nContent-Length: %d\r\nConnection: keep-alive\r\n\r\n%s"
+        % (len(body), body)
+        for body in (b"queued messages: 1\r\n\r\n", b"", b"HTTP/1.1 500 is what this is not\r\n\r\n")
+    )
+    matches = 0
+    rest = answers
+    while answer := Http._ANSWER.match(rest):
+        assert answer[1] == b"201"
+        rest = rest[answer.end() + int(answer[2]) :]
+        matches += 1
+    assert matches == 3
+    assert not rest
+    for cut in range(answers.index(b"\r\n\r\n") + 4):
+        assert not Http._ANSWER.match(answers[:cut])
+
+
+# The rows, against real servers, with small loads
+
+SMALL = Scenario("small", Load(20, 100, 0.2), tuple(ROWS))
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    directory = tmp_path_factory.mktemp("benchmarks")
+    cores = frozenset(os.sched_getaffinity(0))
+    with RedisServer(directory) as redis:
+        yield Stage(redis.url, cores, cores, directory)
+
+
+def run(stage: Stage, name: str, scenario: Scenario = SMALL) -> Figures:
+    with ROWS[name].start(stage) as target:
+        found = asyncio.run(measure(target, scenario, stage.load_cores, lambda *_: None))
+    return figures(scenario, [found])
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if "nchan" not in row.needs])
+def test_each_row_delivers_everything(stage: Stage, name: str) -> None:
+    one = run(stage, name)
+    assert (one.expected, one.received, one.lost, one.faults) == (400, 400, 0, 0)
+    assert (one.proxy_cpu is not None) == ("nginx" in name)
+    assert not list(stage.directory.glob("edge*"))
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if "nchan" in row.needs])
+def test_nchan_where_it_is_installed(stage: Stage, name: str) -> None:
+    if not Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists():
+        pytest.skip("libnginx-mod-nchan is not installed, and a test does not download it")
+    one = run(stage, name)
+    assert (one.expected, one.received, one.lost, one.faults) == (400, 400, 0, 0)
+
+
+def test_the_limit_without_a_compiler(stage: Stage) -> None:
+    with limit.limit(stage, cc=None) as target:
+        found = asyncio.run(measure(target, SMALL, stage.load_cores, lambda *_: None))
+    assert (found.result.received, found.result.lost) == (400, 0)
+
+
+def test_streams_of_many_channels(stage: Stage) -> None:
+    scenario = Scenario("many", Load(10, 200, 0.2, channels=30, all_channels=True), ("direct",))
+    one = run(stage, "direct", scenario)
+    assert (one.received, one.lost, one.faults) == (10 * 40, 0, 0)
+
+
+def test_a_bystander_is_measured_by_itself(stage: Stage) -> None:
+    scenario = Scenario("beside", Load(20, 50, 0.4), ("direct",), bystander=Load(2, 50, 0.4))
+    one = run(stage, "direct", scenario)
+    assert (one.received, one.lost) == (400, 0)
+    assert one.bystander_p99
+
+
+def test_what_cannot_be_had_is_named(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    lacking = missing(stage.directory)
+    assert lacking["nginx"] == "nginx is not installed."
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """Its smallest scenario, one row of it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--scenario", "f", "--row", "direct", "--rounds", "1",
+         "--json", tmp_path / "x.json", "--charts", tmp_path],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "500 streams" in done.stdout
+    found = json.loads((tmp_path / "x.json").read_text())
+    one = found["scenarios"]["f"]["rows"]["direct"]["figures"]
+    assert one["received"] == one["expected"] == 500 * 25
+    ElementTree.parse(tmp_path / "cpu-f.svg")
+
+
+def test_a_small_hundred_thousand() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "hundred-thousand", "--streams", "200", "--duration", "2"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "400 of 400" in done.stdout
+
+
+# The units
+
+
+def test_the_units_are_valid(tmp_path: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed")
+    source = REPOSITORY / "deploy" / "systemd"
+    unit = (source / "gateway@.service").read_text()
+    assert unit.count("/opt/gateway/bin/gateway") == 1
+    # The one thing that isn't here is the program.
+    (tmp_path / "gateway@.service").write_text(unit.replace("/opt/gateway/bin/gateway", "/bin/true"))
+    shutil.copy(source / "gateway.target", tmp_path)
+    names = ["gateway@1.service", "gateway.target"]
+    (tmp_path / names[0]).symlink_to("gateway@.service")
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *[tmp_path / name for name in names]],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "gateway" not in done.stderr, done.stderr
+
+
+def test_the_unix_socket_upstream_is_valid_nginx(tmp_path: Path) -> None:
+    servers = REPOSITORY / "deploy" / "systemd" / "upstream-unix.conf"
+    (tmp_path / "nginx.conf").write_text(f"events {{}}\nhttp {{\ninclude {servers};\n}}\n")
+    done = subprocess.run(
+        ["nginx", "-t", "-c", tmp_path / "nginx.conf", "-e", tmp_path / "error.log",
+         "-g", f"pid {tmp_path}/nginx.pid;"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
