@@ -18,12 +18,17 @@ def descriptors() -> int:
 
 @contextmanager
 def orderly_end() -> Iterator[None]:
-    """SIGTERM acts like Ctrl-C; by default it would leave the servers we started behind."""
+    """SIGTERM acts like Ctrl-C; by default it would leave the servers we started behind.
+
+    Both are heeded even where a shell has told its background jobs to ignore Ctrl-C.
+    """
     before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt_before)
 
 
 @contextmanager
