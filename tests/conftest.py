@@ -53,6 +53,13 @@ def stack(
 
 
 @pytest.fixture
+def publisher(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the Redis the test uses."""
+    with redis_server.client() as client:
+        yield client
+
+
+@pytest.fixture
 def channel() -> str:
     """A channel name no other test uses."""
     return f"test-{uuid4().hex[:12]}"

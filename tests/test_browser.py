@@ -54,12 +54,6 @@ def page(tab: Page, worker: Worker) -> Page:
 
 
 @pytest.fixture
-def publisher(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def channel() -> str:
     """A channel no other test used."""
     return f"b.{next(_numbers)}"

@@ -49,12 +49,6 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def publisher(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis_server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def channel() -> str:
     """A channel no other test used."""
     return f"c.{next(_numbers)}"

@@ -75,11 +75,6 @@ class Interest:
         self._idle[topic] = self._clock() + self._linger
         self.changed.set()
 
-    @property
-    def has_new(self) -> bool:
-        """Whether there are topics that were not asked for yet."""
-        return bool(self._new)
-
     def take_new(self) -> list[Topic]:
         """The topics to subscribe to that were not asked for yet."""
         new, self._new = list(self._new), {}
