@@ -100,7 +100,7 @@ end
 -- KEYS: channels. ARGV: a mode, an id, limits of events and bytes for each channel, and for `since` the newest id known
 -- to be of this history (0-0: none). The modes: `after`, what came
 -- after an id a client has; `since`, what came after a point of time that only has the form of an id; `last`, the newest.
--- Returns the clock, then for each channel {gap or '', whether durable messages are all there is, ids and messages in
+-- Returns for each channel {gap or '', whether durable messages are all there is, ids and messages in
 -- turn, newest first}. It stops when it has handed out enough, so that nobody else waits long for Redis: who asked for
 -- more channels than are answered asks again for the rest.
 local function history(keys, args)
@@ -109,7 +109,7 @@ local function history(keys, args)
   local now = now_ms()
   local clock = redis.call('HMGET', 'gateway.clock', 'last', 'birth')
   local last, birth = clock[1], clock[2]
-  local answer = { last or '0-0' }
+  local answer = {}
   local handed_out = 0
   for _, channel in ipairs(keys) do
     local key = 'gateway.stream:' .. channel

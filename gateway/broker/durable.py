@@ -160,14 +160,12 @@ class Durable:
             asked = waiting[:_CHANNELS_AT_A_TIME]
             names = [self._prefix + channel for channel in asked]
             try:
-                clock, *answers = await self._history(
-                    keys=names, args=[mode, after, limit, self._channel_bytes, *more]
-                )
+                answers = await self._history(keys=names, args=[mode, after, limit, self._channel_bytes, *more])
             except (RedisError, OSError) as error:
                 logger.warning("durable history could not be read: %s", error)
                 raise PastUnavailable(str(error) or type(error).__name__) from error
             for channel, (gap, pure, found) in zip(asked, answers, strict=False):
-                pasts[channel] = Past(self._events(found), gap.decode() or None, bool(pure), _id(clock))
+                pasts[channel] = Past(self._events(found), gap.decode() or None, bool(pure))
             waiting = waiting[len(answers) :]
         return pasts
 

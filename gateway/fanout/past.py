@@ -13,13 +13,11 @@ class Past(NamedTuple):
         events: the events, oldest first.
         gap: why some are missing (a reason of `gateway.gap`), or None.
         pure: the channel has durable history, and as far as is known nothing but durable messages.
-        clock: everything published up to this id was taken into account.
     """
 
     events: list[Event]
     gap: str | None
     pure: bool
-    clock: DurableId
 
 
 class PastUnavailable(Exception):
