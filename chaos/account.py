@@ -16,10 +16,12 @@ class Published:
     Attributes:
         number: counts the messages of its channel.
         unheard: it was published while workers could not hear Redis, by the clock of the harness.
+        at: when it was published, in seconds since the stage was built.
     """
 
     number: int
     unheard: bool = False
+    at: float = 0.0
 
 
 @dataclass
@@ -173,7 +175,7 @@ def _lost(account: Account, who: str, missing: Mapping[int, tuple[Published, boo
     for message, announced in missing.values():
         if not message.unheard:
             account.unexplained += 1
-            account.example(f"{who}: lost {message.number}, which workers could hear")
+            account.example(f"{who}: lost {message.number} of {message.at:.1f} s, which workers could hear")
         if not announced:
             account.unannounced += 1
             account.example(f"{who}: lost {message.number}, and no gap event said so")

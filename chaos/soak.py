@@ -85,12 +85,20 @@ class Soak:
             name = fault.__name__.replace("_", " ")
             self._progress(name, time.monotonic() - self._began)
             self.broken[name] += 1
+            began = time.monotonic()
             try:
                 fault(self._stage)
                 self._stage.wait_workers()
                 self._stage.wait_all_open()
             except AssertionError as error:
                 self._stage.faults.append(f"{name}: {error}")
+            self._log(name, began)
+
+    def _log(self, name: str, began: float) -> None:
+        # By the clock the losses are told in, so that each can be laid beside the fault it came of.
+        begin, end = began - self._stage.began, time.monotonic() - self._stage.began
+        with (self._stage.directory / "faults.log").open("a") as file:
+            file.write(f"{begin:8.1f} {end:8.1f} {name}\n")
 
     def _quiet(self, seconds: float) -> None:
         end = time.monotonic() + seconds

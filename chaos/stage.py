@@ -83,6 +83,7 @@ class Stage:
         notes: what else was measured.
         faults: what else was wrong.
         refusals: what Redis said of messages it did not take.
+        began: when it was built, by `time.monotonic()`.
     """
 
     def __init__(self, directory: Path, plan: Plan) -> None:
@@ -99,6 +100,7 @@ class Stage:
         self.notes: list[str] = []
         self.faults: list[str] = []
         self.refusals: dict[str, int] = {}
+        self.began = time.monotonic()
         self._first: dict[str, int] = {}
         self._opened = ExitStack()
 
@@ -274,7 +276,7 @@ class Stage:
         sure, unsure = [], set()
         for number, (sent, answered, _) in enumerate(records):
             if answered > 0:
-                sure.append(Published(number, self._unheard(sent, answered)))
+                sure.append(Published(number, self._unheard(sent, answered), sent / 1e9 - self.began))
             elif answered == 0:
                 unsure.add(number)
         return Channel(sure, frozenset(unsure), self._first.get(name, 0))

@@ -17,8 +17,9 @@ from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 3.0
-"""Seconds; a worker that hangs must not keep another from starting."""
+_PATIENCE = 6.0
+"""Seconds; a worker that hangs must not keep another from starting, and one that has just lost its connection answers
+only when it has filled in what it missed (5 s at most)."""
 _END = b"end"
 
 

@@ -108,6 +108,8 @@ class PubSub:
         # While true, what comes is held back: the hole before it has to be filled first.
         self._holding = False
         self._held_before_question = 0
+        # Questions of workers that start, which came meanwhile, and how much was held before each.
+        self._held_questions: list[tuple[int, bytes]] = []
         # Confirmed meanwhile. New clients wait for that too, or they would get what fills the hole twice.
         self._opened_later: dict[Topic, None] = {}
 
@@ -143,6 +145,7 @@ class PubSub:
                 if self._holding:
                     # Delivered now, this would hide the hole before it; the next connection fetches it again.
                     self._batch.clear()
+                    self._held_questions.clear()
                     self._opened_later.clear()
                 self._flush()
                 self._interest.unconfirm_all()
@@ -243,10 +246,13 @@ class PubSub:
     def _flush(self) -> None:
         if self._batch and not self._holding:
             batch, self._batch = self._batch, []
-            try:
-                self._listener.deliver(batch)
-            except Exception:  # a fault of ours must not cost the connection
-                logger.exception("delivering %d messages failed", len(batch))
+            self._deliver(batch)
+
+    def _deliver(self, batch: Sequence[Publication]) -> None:
+        try:
+            self._listener.deliver(batch)
+        except Exception:  # a fault of ours must not cost the connection
+            logger.exception("delivering %d messages failed", len(batch))
 
     def _answered(self, kind: bytes, name: bytes) -> None:
         command = self._commands[0]
@@ -374,7 +380,10 @@ class PubSub:
             self._held_before_question = len(self._batch)
         elif not self._holding:
             self._handover.answer(whom, self._listener.export())
-        else:
+        elif self._was_listening:
+            # What was missed is still to be filled in; without an answer the other would begin with nothing.
+            self._held_questions.append((len(self._batch), whom))
+        else:  # two that start would wait for each other
             self._handover.answer(whom, [])
 
     def _is_settled(self, topic: Topic) -> bool:
@@ -415,7 +424,15 @@ class PubSub:
         opened, self._opened_later = self._opened_later, {}
         for topic in opened:
             self._listener.opened(topic)
-        self._flush()
+        held, self._batch = self._batch, []
+        questions, self._held_questions = self._held_questions, []
+        begin = 0
+        for count, whom in questions:
+            # An answer holds what came before its question, no less and no more: the rest the other has heard.
+            self._deliver(held[begin:count])
+            self._handover.answer(whom, self._listener.export())
+            begin = count
+        self._deliver(held[begin:])
 
     async def _send(self, connection: Connection, command: str, topics: Sequence[Topic]) -> None:
         for start in range(0, len(topics), _NAMES_PER_COMMAND):
