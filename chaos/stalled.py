@@ -7,7 +7,6 @@ from chaos.stage import Plan, Stage
 from tests.harness.waiting import wait_until
 
 _QUEUE_BYTES = 131_072
-_BUFFER_BYTES = 16_384
 _PHASE = 4.0
 _SLACK = 24 << 20
 """Bytes a worker may grow by for other reasons: its history, and what the allocator holds."""
@@ -31,7 +30,7 @@ def clients_stall(stage: Stage) -> None:
         f"p99 of the healthy: {with_ / 1000:.1f} ms with stalled clients, {without / 1000:.1f} ms without "
         f"({with_ / without:.2f} ×)"
     )
-    most = round(stage.plan.streams * stage.plan.small) * (_QUEUE_BYTES + _BUFFER_BYTES) + _SLACK
+    most = round(stage.plan.streams * stage.plan.small) * (_QUEUE_BYTES + stage.plan.size) + _SLACK
     stage.notes.append(f"a worker grew by at most {growth / 1e6:.1f} MB; {most / 1e6:.1f} MB are the bound")
     if growth > most:
         stage.faults.append(f"a worker grew by {growth / 1e6:.1f} MB; queues may hold {most / 1e6:.1f} MB")
@@ -77,6 +76,6 @@ STALLED = Row(
         small=0.1,
         size=4096,
         tight=True,
-        settings={"queue_bytes": _QUEUE_BYTES, "write_buffer_bytes": _BUFFER_BYTES},
+        settings={"queue_bytes": _QUEUE_BYTES},
     ),
 )

@@ -122,12 +122,6 @@ class Settings(BaseSettings):
         "Bytes that may wait for a client that reads too slowly. One batch always fits an empty queue.",
         ge=1024,
     )
-    write_buffer_bytes: int = _field(
-        65_536,
-        "bytes",
-        "Bytes the transport holds for a client, beyond what the kernel took, before it counts as slow.",
-        ge=1024,
-    )
 
     # History
     history_events: int = _field(

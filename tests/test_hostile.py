@@ -60,8 +60,10 @@ def test_a_permission_taken_away_ends_the_stream_and_given_back_helps(tmp_path: 
             assert other.next().data == "still"
 
 
-def test_small_write_buffers_bound_slow_clients_too(tmp_path: Path, redis_server: RedisServer) -> None:
-    settings = {"write_buffer_bytes": 1024, "queue_bytes": 100_000, "queue_events": 20, "console": True}
+def test_clients_whose_transport_is_full_from_the_beginning_are_bounded_too(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    settings = {"queue_bytes": 100_000, "queue_events": 20, "console": True}
     with Worker(tmp_path, redis_server.url, **settings) as worker, ExitStack() as stack:
         for pages in range(30, 60):
             # Answers to the requests before it fill the transport by different amounts as the stream begins.

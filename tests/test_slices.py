@@ -11,7 +11,7 @@ from gateway.fanout.encoding import Encodings
 from gateway.fanout.hub import Hub
 from gateway.fanout.interest import Interest
 from gateway.fanout.slices import SLICE
-from gateway.fanout.subscriber import Subscriber
+from gateway.fanout.subscriber import Subscriber, queue
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -32,12 +32,12 @@ class Room:
         subscriber = self.hub.subscribe([channel], [], ENCODING)
         pieces = self.got[subscriber] = []
 
-        def write(piece: bytes) -> None:
+        def send(piece: bytes) -> int:
             pieces.append(piece)
             self.note(channel)
+            return len(piece)
 
-        subscriber.write = write
-        subscriber.queueing = False
+        subscriber.send = send
         for topic in subscriber.topics:
             self.hub.opened(topic)
         self.hub.join(subscriber)
@@ -78,7 +78,7 @@ def test_everybody_has_everything_once_and_in_order_whoever_comes_and_goes() -> 
                 assert room.texts(leaving) == said[: len(room.texts(leaving))]
             if chance.random() < 0.2:
                 slow = chance.choice(list(expected))
-                slow.queueing = True
+                slow.send = queue
             for _ in range(chance.randrange(4)):
                 await asyncio.sleep(0)
         await _idle()

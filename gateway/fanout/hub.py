@@ -19,8 +19,9 @@ from gateway.fanout.interest import Interest, TooManyTopics
 from gateway.fanout.past import Past
 from gateway.fanout.pinger import Pinger
 from gateway.fanout.policies import Policies
+from gateway.fanout.sending import Behind, send_all
 from gateway.fanout.slices import Slices
-from gateway.fanout.subscriber import Sink, Subscriber
+from gateway.fanout.subscriber import QUEUE, Sink, Subscriber, gone
 from gateway.fanout.throttle import Throttle
 from gateway.fanout.topic import Groups, Topic, TopicRefused
 from gateway.metrics import Metrics
@@ -190,6 +191,7 @@ class Hub:
         if subscriber.closed is not None:
             return
         subscriber.closed = reason
+        subscriber.send = gone
         self._subscribers.discard(subscriber)
         self._behind.discard(subscriber)
         self.pinger.discard(subscriber)
@@ -315,11 +317,16 @@ class Hub:
 
     def ping(self, subscriber: Subscriber) -> None:
         """Send a comment, unless bytes are under way anyway."""
-        if not subscriber.queueing:
-            subscriber.write(subscriber.encoding.ping)
-        elif subscriber.backlog is None and subscriber.sink is not None:
+        piece = subscriber.encoding.ping
+        behind = send_all([subscriber], piece)
+        if not behind or subscriber.sink is None:
+            return
+        taken = behind[0][1]
+        if taken != QUEUE:
+            subscriber.sink.send_rest(piece[taken:])
+        elif subscriber.backlog is None:
             subscriber.backlog = Backlog(self._limits, self._clock())
-            subscriber.backlog.add(subscriber.encoding.ping, 0, "", "disconnect")
+            subscriber.backlog.add(piece, 0, "", "disconnect")
             self._behind.add(subscriber)
             subscriber.sink.wake()
 
@@ -375,9 +382,8 @@ class Hub:
         now: float,
         kinds: tuple[Callable[[Topic], Groups], ...],
     ) -> None:
-        # The hot path: per client and message, what stands in the inner loop and nothing else.
         pieces: dict[Encoding, bytes] = {}
-        behind: list[Subscriber] = []
+        behind: list[Behind] = []
         count = len(events)
         for topic in topics:
             topic.last_delivery = now
@@ -391,33 +397,38 @@ class Hub:
                     piece = pieces.get(encoding)
                     if piece is None:
                         piece = pieces[encoding] = encoding.encode(channel, events)
-                    for subscriber in recipients:
-                        if subscriber.queueing:
-                            behind.append(subscriber)
-                        else:
-                            subscriber.write(piece)
+                    behind += send_all(recipients, piece)
             seen = (*seen, topic)
         if behind:
             self._queue(behind, pieces, channel, events, now)
 
     def _queue_slice(
-        self, subscribers: list[Subscriber], encoding: Encoding, piece: bytes, channel: str, events: list[Event]
+        self, behind: list[Behind], encoding: Encoding, piece: bytes, channel: str, events: list[Event]
     ) -> None:
-        self._queue(subscribers, {encoding: piece}, channel, events, self._clock())
+        self._queue(behind, {encoding: piece}, channel, events, self._clock())
 
     def _queue(
         self,
-        subscribers: list[Subscriber],
+        behind: list[Behind],
         pieces: dict[Encoding, bytes],
         channel: str,
         events: list[Event],
         now: float,
     ) -> None:
+        """Let events wait for those they could not be sent to, or not as a whole."""
+        begun = [(subscriber, taken) for subscriber, taken in behind if taken != QUEUE]
+        for subscriber, taken in begun:
+            if subscriber.sink is not None:
+                subscriber.sink.send_rest(pieces[subscriber.encoding][taken:])
+        if len(begun) == len(behind):
+            return
         policy = self._policies.of(channel)
         if policy == "latest" and len(events) > 1:
             events = events[-1:]
             pieces = {encoding: encoding.encode(channel, events) for encoding in pieces}
-        for subscriber in subscribers:
+        for subscriber, taken in behind:
+            if taken != QUEUE:
+                continue
             backlog = subscriber.backlog
             if backlog is None:
                 backlog = subscriber.backlog = Backlog(self._limits, now)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from gateway.fanout.encoding import Encoding
 from gateway.fanout.event import Event
+from gateway.fanout.sending import Behind, send_all
 from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.topic import Topic
 
@@ -15,7 +16,7 @@ _POINTER = 8
 _MAX_WAITING = 1_048_576
 """Bytes that may wait for their turn on one topic. More are sent at once: memory is not to pay for fairness."""
 
-Behind = Callable[[list[Subscriber], Encoding, bytes, str, list[Event]], None]
+Queue = Callable[[list[Behind], Encoding, bytes, str, list[Event]], None]
 
 
 class _Job:
@@ -43,11 +44,11 @@ class Slices:
     order.
 
     Args:
-        behind: takes those who can't be written to now.
+        queue: takes what could not be sent.
     """
 
-    def __init__(self, behind: Behind) -> None:
-        self._behind = behind
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
         self._jobs: dict[Topic, deque[_Job]] = {}
         self._scheduled = False
 
@@ -97,18 +98,11 @@ class Slices:
         if not job.place:
             job.piece = job.encoding.encode(job.channel, job.events)
         piece = job.piece
-        behind: list[Subscriber] = []
-        for subscriber in job.recipients[job.place : job.place + SLICE]:
-            if subscriber.closed is not None:
-                continue
-            if subscriber.queueing:
-                behind.append(subscriber)
-            else:
-                subscriber.write(piece)
+        behind = send_all(job.recipients[job.place : job.place + SLICE], piece)
         job.place += SLICE
         if job.place >= len(job.recipients):
             jobs.popleft()
             if not jobs:
                 del self._jobs[topic]
         if behind:
-            self._behind(behind, job.encoding, piece, job.channel, job.events)
+            self._queue(behind, job.encoding, piece, job.channel, job.events)

@@ -7,9 +7,15 @@ from gateway.fanout.backlog import Backlog
 from gateway.fanout.encoding import Encoding
 from gateway.fanout.topic import Topic
 
+QUEUE = -1
+"""What `Subscriber.send` gives back when nothing may be sent now: the bytes belong into the queue."""
+
 
 class Sink(Protocol):
     """The stream behind a subscriber."""
+
+    def send_rest(self, rest: bytes) -> None:
+        """Go on where `Subscriber.send` took less than all."""
 
     def wake(self) -> None:
         """Something waits in the queue."""
@@ -22,26 +28,25 @@ class Sink(Protocol):
 
 
 class Subscriber:
-    """Created queueing; its stream says where to write once the response has begun.
+    """Created queueing; its stream says how to send once the response has begun.
 
     Attributes:
         topics: what it listens to.
         encoding: how its bytes are framed.
-        queueing: bytes go to the backlog, because the stream hasn't begun or its transport is full.
-        write: what to call with bytes when not queueing.
+        send: takes bytes, and says how many of them have gone, as `socket.send` does: it may raise `OSError` if none
+            have. `QUEUE` if the stream hasn't begun, or the client has to catch up first.
         sink: the stream, once there is one.
         backlog: what waits; None while nothing does, which is almost always.
         closed: why it left, or None.
         ping_slot: where the pinger keeps it.
     """
 
-    __slots__ = ("backlog", "closed", "encoding", "ping_slot", "queueing", "sink", "topics", "write")
+    __slots__ = ("backlog", "closed", "encoding", "ping_slot", "send", "sink", "topics")
 
     def __init__(self, topics: tuple[Topic, ...], encoding: Encoding) -> None:
         self.topics = topics
         self.encoding = encoding
-        self.queueing = True
-        self.write: Callable[[bytes], object] = _not_begun
+        self.send: Callable[[bytes], int] = queue
         self.sink: Sink | None = None
         self.backlog: Backlog | None = None
         self.closed: str | None = None
@@ -58,5 +63,11 @@ class Subscriber:
         return backlog.take(self.encoding) if backlog is not None else b""
 
 
-def _not_begun(_: bytes) -> object:
-    raise RuntimeError("a subscriber was written to before its stream began")
+def queue(_: bytes) -> int:
+    """The `send` of a subscriber that can't be sent anything now."""
+    return QUEUE
+
+
+def gone(piece: bytes) -> int:
+    """The `send` of a subscriber that has left: whatever is still meant for it has nobody to go to."""
+    return len(piece)

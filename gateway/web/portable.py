@@ -56,6 +56,9 @@ class PortableStream(EventSourceResponse):
         if rest := self._subscriber.take() + self._last:
             yield rest
 
+    def send_rest(self, rest: bytes) -> None:
+        raise AssertionError("everything goes through the queue here")
+
     def wake(self) -> None:
         self._wakeup.set()
 

@@ -126,7 +126,7 @@ class Subscribe:
             if handle.gone and isinstance(error, RuntimeError):
                 return  # uvloop says so of a transport that closed just now
             raise
-        DirectStream(self._hub, subscriber).begin(handle, first, self._settings.write_buffer_bytes)
+        DirectStream(self._hub, subscriber).begin(handle, first)
 
     async def _first(self, request: StreamRequest, subscriber: Subscriber) -> bytes:
         """What the stream begins with; right after it the subscriber joins, with nothing awaited in between."""
