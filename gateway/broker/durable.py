@@ -149,6 +149,15 @@ class Durable:
                 break
         return found
 
+    async def listeners(self, channels: Sequence[str]) -> list[int]:
+        """How many connections listen to each.
+
+        Raises:
+            redis.exceptions.RedisError: Redis can't be reached or refused.
+        """
+        names = [self._prefix + channel for channel in channels]
+        return [count for _, count in await self._redis.pubsub_numsub(*names)]
+
     async def close(self) -> None:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()

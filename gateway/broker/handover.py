@@ -1,4 +1,4 @@
-"""Asking the other workers what they know, when this one starts.
+"""Asking the other workers what they know: of everything when this one starts, of single channels later.
 
 The question and the answers go through Pub/Sub, because Redis keeps the order: whoever hears the question has heard
 exactly what was published before it, and so has the one who asks when the question comes back to it.
@@ -6,8 +6,11 @@ exactly what was published before it, and so has the one who asks when the quest
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import uuid4
 
+import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -17,10 +20,21 @@ from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 6.0
-"""Seconds; a worker that hangs must not keep another from starting, and one that has just lost its connection answers
-only when it has filled in what it missed (5 s at most)."""
 _END = b"end"
+
+
+class Question(NamedTuple):
+    """What a worker asks.
+
+    Attributes:
+        asker: which worker.
+        number: counts its questions.
+        channels: which it asks about; None: all.
+    """
+
+    asker: bytes
+    number: int
+    channels: frozenset[str] | None
 
 
 class Handover:
@@ -42,24 +56,31 @@ class Handover:
         self._redis = Redis(connection_pool=connection_pool(settings, 2, settings.redis_connect_timeout))
         self._came_back = asyncio.Event()
         self._changed = asyncio.Event()
+        self._number = 0
         self._parts: dict[bytes, list[TopicRecord]] = {}
         self._ended: set[bytes] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self) -> list[list[TopicRecord]]:
-        """Ask, and wait for the answers.
+    async def ask(self, channels: Sequence[str] | None, patience: float) -> list[list[TopicRecord]]:
+        """Ask, and wait for the answers; one question at a time.
+
+        Args:
+            channels: which to ask about; None: all.
+            patience: seconds after which it goes on without the answers that have not come.
 
         Returns:
             What each worker has said that has answered completely and in time.
         """
+        self._number += 1
         self._parts.clear()
         self._ended.clear()
         self._came_back.clear()
         if not self.enabled:
             return []
+        question = b"%s %d %s" % (self._own, self._number, orjson.dumps(channels))
         try:
-            async with asyncio.timeout(_PATIENCE):
-                others = int(await self._redis.publish(self.questions, self._own)) - 1
+            async with asyncio.timeout(patience):
+                others = int(await self._redis.publish(self.questions, question)) - 1
                 await self._came_back.wait()
                 while len(self._ended) < others:
                     self._changed.clear()
@@ -70,26 +91,38 @@ class Handover:
             return []
         return [self._parts.get(worker, []) for worker in sorted(self._ended)]
 
-    def asked(self, message: bytes) -> bytes | None:
+    def asked(self, message: bytes) -> Question:
         """A question has come.
 
-        Returns:
-            Whom to answer; None if it is this worker's own that came back.
+        Raises:
+            ValueError: it is no question.
         """
-        if message == self._own:
-            self._came_back.set()
-            return None
-        return message
+        asker, number, names = message.split(b" ", 2)
+        channels = orjson.loads(names)
+        return Question(asker, int(number), None if channels is None else frozenset(channels))
 
-    def answer(self, whom: bytes, parts: list[bytes]) -> None:
+    def is_own(self, question: Question) -> bool:
+        """Whether this worker has asked it."""
+        return question.asker == self._own
+
+    def came_back(self, question: Question) -> bool:
+        """An own question has come; false if it was given up before."""
+        if question.number != self._number:
+            return False
+        self._came_back.set()
+        return True
+
+    def answer(self, question: Question, parts: list[bytes]) -> None:
         """Send what this worker knows; returns at once."""
-        task = asyncio.create_task(self._send(self._answers_prefix + whom, parts))
+        task = asyncio.create_task(self._send(question, parts))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def answered(self, message: bytes) -> None:
         """A part of an answer has come."""
-        worker, _, part = message.partition(b" ")
+        worker, number, part = message.split(b" ", 2)
+        if int(number) != self._number:  # to a question that was given up
+            return
         if part == _END:
             self._ended.add(worker)
             self._changed.set()
@@ -113,9 +146,10 @@ class Handover:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
-    async def _send(self, channel: bytes, parts: list[bytes]) -> None:
+    async def _send(self, question: Question, parts: list[bytes]) -> None:
         try:
             for part in [*parts, _END]:
-                await self._redis.publish(channel, self._own + b" " + part)
+                message = b"%s %d %s" % (self._own, question.number, part)
+                await self._redis.publish(self._answers_prefix + question.asker, message)
         except (RedisError, OSError) as error:
-            logger.warning("could not tell a starting worker what this one knows: %s", error)
+            logger.warning("could not tell another worker what this one knows: %s", error)

@@ -14,7 +14,8 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 from gateway.broker.canary import Canary
 from gateway.broker.client import connection_pool, glob_escape, new_connection, without_password
 from gateway.broker.durable import Durable
-from gateway.broker.handover import Handover
+from gateway.broker.handover import Handover, Question
+from gateway.broker.inquiry import Inquiry
 from gateway.fanout.contracts import Listener, Publication
 from gateway.fanout.handover import TopicRecord
 from gateway.fanout.ids import DurableId
@@ -35,6 +36,9 @@ _RECOVERING = "fetching what was missed while Redis was away"
 _RECOVERY_TIMEOUT = 5.0
 _SETTLE_STEP = 0.02
 _CLOCKS_APART_MS = 5_000
+_PATIENCE = _RECOVERY_TIMEOUT + 1.0
+"""Seconds a worker that starts waits for the others: one that has just lost its connection answers only when it has
+filled in what it missed. One that hangs must not keep it from starting."""
 _MAX_HELD = 20_000
 """Messages held back while the hole before them is filled."""
 
@@ -109,7 +113,8 @@ class PubSub:
         self._holding = False
         self._held_before_question = 0
         # Questions of workers that start, which came meanwhile, and how much was held before each.
-        self._held_questions: list[tuple[int, bytes]] = []
+        self._held_questions: list[tuple[int, Question]] = []
+        self._inquiry = Inquiry(listener, handover, durable, self._deliver_now)
         # Confirmed meanwhile. New clients wait for that too, or they would get what fills the hole twice.
         self._opened_later: dict[Topic, None] = {}
 
@@ -147,6 +152,7 @@ class PubSub:
                     self._batch.clear()
                     self._held_questions.clear()
                     self._opened_later.clear()
+                self._inquiry.clear()
                 self._flush()
                 self._interest.unconfirm_all()
                 await connection.disconnect(nowait=True)
@@ -198,6 +204,9 @@ class PubSub:
                             logger.exception("a message on %r could not be handled", reply[1])
                     continue
                 publication = Publication(topic.name, reply[2], (topic,))
+                if topic in self._inquiry:
+                    self._inquiry.hold(publication)
+                    continue
             elif kind == b"pmessage":
                 merged = self._from_pattern(*reply[1:])
                 if merged is None:
@@ -248,6 +257,10 @@ class PubSub:
             batch, self._batch = self._batch, []
             self._deliver(batch)
 
+    def _deliver_now(self, batch: list[Publication]) -> None:
+        self._flush()
+        self._deliver(batch)
+
     def _deliver(self, batch: Sequence[Publication]) -> None:
         try:
             self._listener.deliver(batch)
@@ -264,8 +277,14 @@ class PubSub:
             topic = self._subscribed.get(key)
             if topic is not None and self._holding:
                 self._opened_later[topic] = None
+            elif topic is not None and topic.ring is None and self._asks_about(topic):
+                self._inquiry.add(topic)
             elif topic is not None:
                 self._listener.opened(topic)
+
+    def _asks_about(self, topic: Topic) -> bool:
+        # A channel that is heard through a pattern, too, has its ids already, and is not to be held back.
+        return self._handover.enabled and not topic.is_pattern and not self._interest.through_pattern(topic.name)
 
     def _refuse(self, why: str) -> None:
         """The oldest unanswered command was refused as a whole, because of one of its channels."""
@@ -299,6 +318,7 @@ class PubSub:
             self._interest.changed.clear()
             expired = self._interest.take_expired()
             for topic in expired:
+                self._inquiry.discard(topic)
                 self._listener.given_up(topic)
             await self._send(connection, "UNSUBSCRIBE", [t for t in expired if not t.is_pattern])
             await self._send(connection, "PUNSUBSCRIBE", [t for t in expired if t.is_pattern])
@@ -357,15 +377,18 @@ class PubSub:
             if self._holding:
                 self._listener.interrupted(pasts)
         else:
-            self._take_over(await self._handover.ask())
+            self._take_over(await self._handover.ask(None, _PATIENCE))
         self._release()
         self._warm = True
         self._problem = None
+        await self._inquiry.run()
 
     def _take_over(self, answers: list[list[TopicRecord]]) -> None:
         if not self._holding:
             return
-        known = self._listener.take_over(answers)
+        topics = [topic for topic in self._interest if topic in self._opened_later]
+        known = self._listener.take_over(topics, answers)
+        self._listener.caught_up(topics)
         # What was held before the question came back is in the answers.
         count = self._held_before_question
         self._batch = [each for each in self._batch[:count] if each.channel not in known] + self._batch[count:]
@@ -375,16 +398,21 @@ class PubSub:
         self._canary.echo(message, complete=not self._holding)
 
     def _question_came(self, message: bytes) -> None:
-        whom = self._handover.asked(message)
-        if whom is None:
-            self._held_before_question = len(self._batch)
+        question = self._handover.asked(message)
+        if self._handover.is_own(question):
+            if not self._handover.came_back(question):
+                return
+            if self._holding:
+                self._held_before_question = len(self._batch)
+            else:
+                self._inquiry.question_came_back()
         elif not self._holding:
-            self._handover.answer(whom, self._listener.export())
+            self._inquiry.question_came(question)
         elif self._was_listening:
             # What was missed is still to be filled in; without an answer the other would begin with nothing.
-            self._held_questions.append((len(self._batch), whom))
+            self._held_questions.append((len(self._batch), question))
         else:  # two that start would wait for each other
-            self._handover.answer(whom, [])
+            self._handover.answer(question, [])
 
     def _is_settled(self, topic: Topic) -> bool:
         return (
@@ -427,14 +455,16 @@ class PubSub:
         held, self._batch = self._batch, []
         questions, self._held_questions = self._held_questions, []
         begin = 0
-        for count, whom in questions:
+        for count, question in questions:
             # An answer holds what came before its question, no less and no more: the rest the other has heard.
             self._deliver(held[begin:count])
-            self._handover.answer(whom, self._listener.export())
+            self._handover.answer(question, self._listener.export(question.channels))
             begin = count
         self._deliver(held[begin:])
 
     async def _send(self, connection: Connection, command: str, topics: Sequence[Topic]) -> None:
+        if command == "PSUBSCRIBE" and topics:
+            self._inquiry.open_all()  # or messages would come through the pattern before they come out of there
         for start in range(0, len(topics), _NAMES_PER_COMMAND):
             keys = []
             for topic in topics[start : start + _NAMES_PER_COMMAND]:

@@ -1,6 +1,6 @@
 """What the parts expect of each other; small on purpose."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.fanout.handover import TopicRecord
@@ -43,15 +43,22 @@ class Listener(Protocol):
     def given_up(self, topic: Topic) -> None:
         """It no longer is."""
 
-    def export(self) -> list[bytes]:
-        """What a worker that starts can use of what this one knows, in parts."""
+    def export(self, channels: Collection[str] | None) -> list[bytes]:
+        """What another worker can use of what this one knows, in parts.
 
-    def take_over(self, answers: Iterable[list[TopicRecord]]) -> set[str]:
-        """Take over what other workers know of the topics that are not opened yet.
+        Args:
+            channels: which it asks about; None: all.
+        """
+
+    def take_over(self, topics: Sequence[Topic], answers: Iterable[list[TopicRecord]]) -> set[str]:
+        """Take over what other workers know of topics that are not opened yet.
 
         Returns:
             The channels they knew.
         """
+
+    def caught_up(self, topics: Sequence[Topic]) -> None:
+        """What has come on those topics meanwhile is delivered; from now on they are heard with all others."""
 
     def refused(self, topic: Topic, why: str) -> None:
         """Redis does not let us subscribe to it."""

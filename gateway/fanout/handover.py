@@ -13,7 +13,7 @@ import orjson
 from gateway.fanout.event import Event
 from gateway.fanout.history import History
 from gateway.fanout.ids import parse_durable
-from gateway.fanout.ring import Entry, Ring
+from gateway.fanout.ring import Entry, Ring, Stretch
 from gateway.fanout.topic import Topic
 
 _MAX_AGE = 60.0
@@ -81,7 +81,7 @@ def take_over(
 
     Args:
         history: this worker's.
-        topics: what it has subscribed to and delivered nothing of yet.
+        topics: what it has subscribed to and delivered nothing of yet; they have a stretch of their own from here on.
         answers: the records of each of the others.
         now: event loop time.
 
@@ -93,16 +93,16 @@ def take_over(
     # The events of one worker only, the one that knows most: between those of two nobody knows the order.
     known.sort(key=len, reverse=True)
     main = known[0] if known else {}
-    base = history.seq
+    stretch = Stretch(history.seq)
     entries = sorted(
         ((entry, record.name) for record in main.values() for entry in record.entries), key=lambda each: each[0][0]
     )
     theirs = [entry[0] for entry, _ in entries]
     for name, record in main.items():
-        wanted[name].ring = Ring(base + bisect_right(theirs, record.since))
+        wanted[name].ring = Ring(stretch.begin + bisect_right(theirs, record.since), stretch)
         history.chain(name).restore(record.chain)
     now_ms = history.now_ms()
-    for place, ((_, time_ms, id_, ring_hash, type_, durable, frame), name) in enumerate(entries, base + 1):
+    for place, ((_, time_ms, id_, ring_hash, type_, durable, frame), name) in enumerate(entries, stretch.begin + 1):
         history.seq = place
         event = Event(frame.encode(), type_, id_, parse_durable(id_) if durable else None)
         event.ring_hash = ring_hash
@@ -111,8 +111,11 @@ def take_over(
     for answer in known[1:]:
         for name, record in answer.items():
             if wanted[name].ring is None:  # at least the ids of what comes will be those of the others
-                wanted[name].ring = Ring(history.seq)
+                wanted[name].ring = Ring(history.seq, stretch)
                 history.chain(name).restore(record.chain)
+    for topic in wanted.values():
+        if topic.ring is None:
+            topic.ring = Ring(history.seq, stretch)
     return {name for answer in known for name in answer}
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 from gateway.fanout.event import Event
@@ -112,6 +112,12 @@ class History:
         """Redis has confirmed the topic: from now on it is complete."""
         if topic.ring is None:
             topic.ring = Ring(self.seq)
+
+    def end_stretch(self, topics: Iterable[Topic]) -> None:
+        """From now on the order in which those topics' events are kept is that in which they came."""
+        for topic in topics:
+            if topic.ring is not None and topic.ring.stretch is not None:
+                topic.ring.stretch.end = self.seq
 
     def close(self, topic: Topic, others: Container[str]) -> None:
         """The topic was given up.

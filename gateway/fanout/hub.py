@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from gateway.fanout.ages import Ages
 from gateway.fanout.backlog import Backlog, QueueLimits
@@ -236,13 +236,24 @@ class Hub:
         """Every durable message up to this id, on channels that were subscribed to, has been received."""
         return self.history.heard
 
-    def export(self) -> list[bytes]:
-        """What a worker that starts can use of what this one knows, in parts."""
-        return export(self.history, self._interest, self._clock())
+    def export(self, channels: Collection[str] | None) -> list[bytes]:
+        """What another worker can use of what this one knows, in parts.
 
-    def take_over(self, answers: Iterable[list[TopicRecord]]) -> set[str]:
-        """Take over what other workers know of the topics that are not opened yet; returns the channels they knew."""
-        return take_over(self.history, list(self._interest), answers, self._clock())
+        Args:
+            channels: which it asks about; None: all.
+        """
+        if channels is None:
+            return export(self.history, self._interest, self._clock())
+        found = (self._interest.find(name, False) for name in channels)
+        return export(self.history, [topic for topic in found if topic is not None], self._clock())
+
+    def take_over(self, topics: Sequence[Topic], answers: Iterable[list[TopicRecord]]) -> set[str]:
+        """Take over what other workers know of topics that are not opened yet; returns the channels they knew."""
+        return take_over(self.history, topics, answers, self._clock())
+
+    def caught_up(self, topics: Sequence[Topic]) -> None:
+        """What has come on those topics meanwhile is delivered; from now on they are heard with all others."""
+        self.history.end_stretch(topics)
 
     def opened(self, topic: Topic) -> None:
         """Redis has confirmed the topic."""

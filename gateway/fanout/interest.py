@@ -5,10 +5,13 @@ synchronous: an `await` between "is this the first subscriber?" and registering 
 """
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from gateway.fanout.topic import Topic
+
+_PLAIN = re.compile(r"[^*?\[\\]*")
 
 
 class TooManyTopics(Exception):
@@ -37,6 +40,8 @@ class Interest:
         self._idle: OrderedDict[Topic, float] = OrderedDict()
         self._given_up: list[Topic] = []
         self.changed = asyncio.Event()
+        # What the names begin with that a pattern can match, as far as it is certain.
+        self._prefixes: dict[Topic, str] = {}
 
     def __len__(self) -> int:
         return len(self._topics)
@@ -64,11 +69,17 @@ class Interest:
             self._give_up(next(iter(self._idle)))
         topic = self._topics[name, is_pattern] = Topic(name, is_pattern)
         self._new[topic] = None
+        if is_pattern:
+            self._prefixes[topic] = _PLAIN.match(name)[0]  # type: ignore[index]
         self.changed.set()
         return topic
 
     def find(self, name: str, is_pattern: bool) -> Topic | None:
         return self._topics.get((name, is_pattern))
+
+    def through_pattern(self, channel: str) -> bool:
+        """Whether a pattern may match the channel."""
+        return any(channel.startswith(prefix) for prefix in self._prefixes.values())
 
     def release(self, topic: Topic) -> None:
         """Nobody wants the topic now; it lingers."""
@@ -91,6 +102,7 @@ class Interest:
     def _give_up(self, topic: Topic) -> None:
         del self._idle[topic]
         del self._topics[topic.name, topic.is_pattern]
+        self._prefixes.pop(topic, None)
         if topic in self._new:
             del self._new[topic]
         else:

@@ -9,6 +9,7 @@ from gateway.fanout.gaps import gap
 from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId, parse_durable
 from gateway.fanout.past import Past
+from gateway.fanout.ring import Stretch
 from gateway.fanout.topic import Topic
 
 _START = DurableId(0, 0)
@@ -48,6 +49,13 @@ class Limits(NamedTuple):
     bytes: int
 
 
+class _Place(NamedTuple):
+    """Where an event stands in the order, and in which stretch of it, if in any."""
+
+    seq: int
+    stretch: Stretch | None
+
+
 class _Piece(NamedTuple):
     # Sorted by the first three: along the one clock of durable events, plain ones where they stood among them.
     clock: DurableId
@@ -61,8 +69,8 @@ def channels_to_read(topics: Iterable[Topic], last_event_id: str) -> list[str]:
     """The channels for which this worker's rings can't tell what came after the id, and Redis may."""
     if parse_durable(last_event_id) is None:
         return []
-    seq = _find(topics, last_event_id)
-    return [topic.name for topic in topics if not topic.is_pattern and not _covers(topic, seq)]
+    place = _find(topics, last_event_id)
+    return [topic.name for topic in topics if not topic.is_pattern and not _covers(topic, place)]
 
 
 def channels_to_read_last(topics: Iterable[Topic], count: int) -> list[str]:
@@ -86,7 +94,7 @@ def replay_after(
         history: this worker's.
         limits: of what is sent again.
     """
-    seq = _find(topics, last_event_id)
+    place = _find(topics, last_event_id)
     durable = parse_durable(last_event_id)
     gaps: list[tuple[str, Event]] = []
     pieces: list[_Piece] = []
@@ -96,15 +104,12 @@ def replay_after(
 
     for topic in topics:
         past = None if pasts is None else pasts.get(topic.name)
-        if _covers(topic, seq):
-            assert seq is not None
-            pieces += _from_ring(topic, seq, _START)
+        if place is not None and _covers(topic, place):
+            pieces += _from_ring(topic, place.seq, _START)
         elif durable is None or topic.is_pattern:
-            missing(topic, "unknown_id" if seq is None else "not_kept")
+            missing(topic, "unknown_id" if place is None else "not_kept")
             # What certainly came later needs not be missing too.
-            later = seq
-            if later is None and topic.ring is not None:
-                later = topic.ring.surely_after(last_event_id)
+            later = _later(topic, place, last_event_id)
             if later is not None:
                 pieces += _from_ring(topic, later, _START)
         elif past is None:
@@ -125,24 +130,42 @@ def replay_last(topics: Iterable[Topic], count: int, pasts: Mapping[str, Past] |
     for topic in topics:
         past = None if pasts is None else pasts.get(topic.name)
         kept = _from_ring(topic, -1, _START) if past is None else _joined(topic, past, _START)
-        pieces += [piece for piece in sorted(kept, key=_place)[-count:] if piece.event.id is not None]
+        pieces += [piece for piece in sorted(kept, key=_by_clock)[-count:] if piece.event.id is not None]
     return _in_order(pieces, [], limits, None)
 
 
-def _place(piece: _Piece) -> tuple[DurableId, bool, int]:
+def _by_clock(piece: _Piece) -> tuple[DurableId, bool, int]:
     return piece[:3]
 
 
-def _find(topics: Iterable[Topic], last_event_id: str) -> int | None:
+def _find(topics: Iterable[Topic], last_event_id: str) -> _Place | None:
     # A publisher may use the same id on several channels; the earliest place loses nothing.
     found = [
-        seq for topic in topics if topic.ring is not None and (seq := topic.ring.find(last_event_id)) is not None
+        _Place(seq, topic.ring.stretch if topic.ring.stretch is not None and seq in topic.ring.stretch else None)
+        for topic in topics
+        if topic.ring is not None and (seq := topic.ring.find(last_event_id)) is not None
     ]
-    return min(found, default=None)
+    return min(found, key=lambda place: place.seq, default=None)
 
 
-def _covers(topic: Topic, seq: int | None) -> bool:
-    return seq is not None and topic.ring is not None and topic.ring.since <= seq
+def _covers(topic: Topic, place: _Place | None) -> bool:
+    """Whether all that came on the topic after a place is in its ring."""
+    if place is None or topic.ring is None or topic.ring.since > place.seq:
+        return False
+    return place.stretch is None or topic.ring.stretch is place.stretch
+
+
+def _later(topic: Topic, place: _Place | None, last_event_id: str) -> int | None:
+    """The place from which on everything in the topic's ring came after the id."""
+    ring = topic.ring
+    if ring is None:
+        return None
+    if place is None:
+        return ring.surely_after(last_event_id)
+    if place.stretch is ring.stretch:
+        return place.seq
+    # What stands in a stretch may have come earlier than it seems to from outside.
+    return max([place.seq, *(stretch.end for stretch in (place.stretch, ring.stretch) if stretch is not None)])
 
 
 def _from_ring(topic: Topic, seq: int, floor: DurableId) -> list[_Piece]:
@@ -179,7 +202,7 @@ def _joined(topic: Topic, past: Past, after: DurableId) -> list[_Piece]:
 def _in_order(pieces: list[_Piece], gaps: list[tuple[str, Event]], limits: Limits, since: str | None) -> Replay:
     # An event that came through a channel and a pattern is in both their rings.
     unique = {(piece.seq or piece.clock, piece.channel): piece for piece in pieces}
-    ordered = sorted(unique.values(), key=_place)
+    ordered = sorted(unique.values(), key=_by_clock)
     first = _first_that_fits(ordered, limits)
     if first:
         cut = {piece.channel for piece in ordered[:first]}

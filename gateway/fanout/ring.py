@@ -37,20 +37,41 @@ class Entry(NamedTuple):
     size: int
 
 
+class Stretch:
+    """Places in the order that were given later than the events were heard, or by what another worker heard.
+
+    Their order says nothing about events on channels outside the stretch.
+
+    Attributes:
+        begin: the place before the first.
+        end: the last.
+    """
+
+    __slots__ = ("begin", "end")
+
+    def __init__(self, begin: int) -> None:
+        self.begin = self.end = begin
+
+    def __contains__(self, seq: int) -> bool:
+        return self.begin < seq <= self.end
+
+
 class Ring:
     """Events in the order of their receipt.
 
     Attributes:
+        stretch: where it began, if it began with more than this worker heard as it came.
         since: everything received after this place in the order is here.
         unsure_until_ms: up to this time there may have been events that can't be found here by the id another worker
             gave them: evicted ones, and those this worker gave an id of its own.
         bytes: size of all entries.
     """
 
-    __slots__ = ("_base", "_entries", "_places", "bytes", "since", "unsure_until_ms")
+    __slots__ = ("_base", "_entries", "_places", "bytes", "since", "stretch", "unsure_until_ms")
 
-    def __init__(self, since: int) -> None:
+    def __init__(self, since: int, stretch: Stretch | None = None) -> None:
         self.since = since
+        self.stretch = stretch
         self.unsure_until_ms = 0
         self.bytes = 0
         self._entries: deque[Entry] = deque()

@@ -1,0 +1,234 @@
+"""Clients that move to a worker which has not listened to their channel yet."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+
+import pytest
+import redis
+
+from gateway.app import Gateway
+from gateway.broker.durable import Durable
+from gateway.fanout.handover import TopicRecord, parse_part
+from gateway.fanout.ids import DurableId
+from gateway.settings import Settings
+from tests.harness.http import metric
+from tests.harness.servers import RedisServer, Worker
+from tests.harness.stream import Stream, open_stream
+from tests.harness.waiting import until, wait_until
+
+
+class Fleet:
+    """Three workers on one Redis."""
+
+    def __init__(self, workers: list[Worker], client: redis.Redis) -> None:
+        self.workers = workers
+        self.redis = client
+
+    def publish(self, channel: str, *texts: str) -> None:
+        for text in texts:
+            self.redis.publish(channel, text)
+
+
+@pytest.fixture(scope="module")
+def fleet(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    with ExitStack() as stack:
+        directory = tmp_path_factory.mktemp("fleet")
+        workers = [stack.enter_context(Worker(directory, redis_server.url, allowed_patterns="*")) for _ in range(3)]
+        yield Fleet(workers, stack.enter_context(redis_server.client()))
+
+
+def _back(worker: Worker, channels: list[str] | str, last_event_id: str) -> AbstractContextManager[Stream]:
+    return open_stream(worker.url, channels, headers={"Last-Event-ID": last_event_id})
+
+
+@pytest.mark.parametrize("seen", [1, 2, 5])
+def test_a_channel_with_one_client_moves_with_it(fleet: Fleet, channel: str, seen: int) -> None:
+    one, other, third = fleet.workers
+    with open_stream(one.url, channel) as stream:
+        fleet.publish(channel, *map(str, range(seen)))
+        stream.take(seen)
+        last = stream.last_event_id
+    fleet.publish(channel, "missed", "missed too")
+    with _back(other, channel, last) as stream:
+        fleet.publish(channel, "live")
+        assert [event.data for event in stream.take(3)] == ["missed", "missed too", "live"]
+        last = stream.last_event_id
+    with _back(third, channel, last) as stream:
+        fleet.publish(channel, "more")
+        assert stream.next().data == "more"
+
+
+def test_ids_are_alike_from_the_first_message_on(fleet: Fleet) -> None:
+    """Streams on all workers begin at the same time, so the workers ask each other."""
+    for turn in range(20):
+        channel = f"first-{turn}"
+        with ExitStack() as stack:
+            streams = asyncio.run(_open_at_once([worker.url for worker in fleet.workers], channel, stack))
+            fleet.publish(channel, "a", "b", "c")
+            ids = [[(stream.next().data, stream.last_event_id[-8:]) for _ in range(3)] for stream in streams]
+        assert ids[0] == ids[1] == ids[2]
+
+
+async def _open_at_once(urls: list[str], channel: str, stack: ExitStack) -> list[Stream]:
+    return await asyncio.gather(*[asyncio.to_thread(stack.enter_context, open_stream(url, channel)) for url in urls])
+
+
+def test_messages_that_come_while_a_channel_is_opened_elsewhere_come_once(fleet: Fleet) -> None:
+    one, other, _ = fleet.workers
+    for turn in range(5):
+        channel = f"while-{turn}"
+        with open_stream(one.url, channel) as stream:
+            fleet.publish(channel, *map(str, range(10)))
+            stream.take(4)
+            with ExitStack() as stack:
+                moved = asyncio.run(_open_while_publishing(fleet, channel, other, stream.last_event_id, stack))
+                texts = [event.data for event in moved.take(897)]
+        assert texts == [*map(str, range(4, 900)), "end"]
+
+
+async def _open_while_publishing(
+    fleet: Fleet, channel: str, worker: Worker, last_event_id: str, stack: ExitStack
+) -> Stream:
+    def publish() -> None:
+        for number in range(10, 900):
+            fleet.publish(channel, str(number))
+        fleet.publish(channel, "end")
+
+    publishing = asyncio.create_task(asyncio.to_thread(publish))
+    stream = await asyncio.to_thread(stack.enter_context, _back(worker, channel, last_event_id))
+    await publishing
+    return stream
+
+
+def test_the_order_between_channels_is_never_guessed(fleet: Fleet, channel: str) -> None:
+    """One worker heard both channels, the other only one of them until the client came."""
+    one, other, _ = fleet.workers
+    known, new = channel + "known", channel + "new"
+    with open_stream(other.url, known), open_stream(one.url, [known, new]) as stream:
+        for number in range(3):
+            fleet.publish(new, f"new {number}")
+            fleet.publish(known, f"known {number}")
+        ids = []
+        for _ in range(6):
+            stream.next()
+            ids.append(stream.last_event_id)
+    fleet.publish(new, "new 3")
+    fleet.publish(known, "known 3")
+    everything = [f"{name} {number}" for number in range(4) for name in ("new", "known")]
+    for at, id_ in enumerate(ids):
+        with _back(other, [known, new], id_) as stream:
+            fleet.publish(new, "end")
+            texts: list[str] = []
+            told = set()
+            while "end" not in texts:
+                event = stream.next()
+                if event.type == "gateway.gap":
+                    told.add(json.loads(event.data)["channel"])
+                else:
+                    texts.append(event.data)
+        texts.remove("end")
+        missed = [text for text in everything[at + 1 :] if text not in texts]
+        assert {known if text.startswith("known") else new for text in missed} <= told
+        if at < 5:
+            assert not set(everything[: at + 1]) & set(texts), "an event came twice"
+
+
+def test_a_worker_that_hangs_keeps_nobody_waiting_for_long(fleet: Fleet, channel: str) -> None:
+    one, other, third = fleet.workers
+    with open_stream(one.url, channel):
+        third.send_signal(signal.SIGSTOP)
+        try:
+            with open_stream(other.url, channel) as stream:
+                fleet.publish(channel, "x")
+                assert stream.next().data == "x"
+        finally:
+            third.send_signal(signal.SIGCONT)
+    wait_until(third.ready, "it goes on")
+
+
+def test_a_pattern_that_matches_does_not_double_what_is_asked_about(fleet: Fleet, channel: str) -> None:
+    one, other, _ = fleet.workers
+    through = [("pattern", channel + "*")]
+    with (
+        open_stream(one.url, channel),
+        open_stream(other.url, params=through) as pattern,
+        open_stream(other.url, channel, params=through) as both,
+    ):
+        fleet.publish(channel, "1", "2")
+        assert [event.data for event in both.take(2)] == ["1", "2"]
+        assert [event.data for event in pattern.take(2)] == ["1", "2"]
+
+
+def test_a_forged_question_harms_nobody(fleet: Fleet, channel: str) -> None:
+    one = fleet.workers[0]
+    with open_stream(one.url, channel) as stream:
+        for message in (b"", b"x", b"x y z", b"x 1 {", b"x 1 [1, {}]", b"x 1 5", b"\xff 1 null"):
+            fleet.redis.publish("gateway.handover", message)
+        fleet.publish(channel, "on")
+        assert stream.next().data == "on"
+    assert metric(one, "redis_connected") == 1
+
+
+class _SlowDurable(Durable):
+    """History that is read only when the test says so."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def check(self, newest: DurableId) -> DurableId:
+        await self.gate.wait()
+        return await super().check(newest)
+
+
+def test_a_worker_that_recovers_answers_when_it_has(redis_server: RedisServer, channel: str) -> None:
+    """Else one that starts meanwhile would begin with nothing, and its clients be told of gaps."""
+
+    async def play() -> None:
+        settings = Settings(redis_url=redis_server.url, channel_prefix=f"{channel}:", redis_backoff_max=0.1)
+        client = redis_server.client()
+        old, new = Gateway(settings), Gateway(settings)
+        slow = _SlowDurable(settings)
+        old.pubsub._durable = slow
+        old.interest.want(channel, False)
+        tasks = [asyncio.create_task(old.pubsub.run())]
+        try:
+            await until(lambda: old.pubsub.problem is None, "it runs")
+            for text in "ab":
+                client.publish(f"{channel}:{channel}", text)
+            await until(lambda: old.hub.history.seq == 2, "it has heard")
+            slow.gate.clear()
+            client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
+            await until(lambda: old.pubsub.problem is not None, "it has noticed")
+            await until(lambda: client.pubsub_numsub(f"{channel}:{channel}")[0][1] == 1, "it listens again")
+            client.publish(f"{channel}:{channel}", "before")
+            tasks.append(asyncio.create_task(new.pubsub.run()))
+            await until(lambda: old.pubsub._held_questions, "it is asked")
+            client.publish(f"{channel}:{channel}", "after")
+            slow.gate.set()
+            await until(lambda: new.pubsub.problem is None, "the new one is ready")
+            await until(lambda: old.pubsub.problem is None, "the old one goes on")
+            await until(lambda: _ids(old)[-1:] == _ids(new)[-1:], "both have heard all")
+            assert len([id_ for id_ in _ids(new) if id_]) == 4
+            assert _ids(new) == _ids(old)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for gateway in (old, new):
+                await gateway.durable.close()
+                await gateway.handover.close()
+                await gateway.canary.close()
+                await gateway.publisher.close()
+            await slow.close()
+
+    def _ids(gateway: Gateway) -> list[str | None]:
+        records: list[TopicRecord] = [record for part in gateway.hub.export(None) for record in parse_part(part)]
+        # Without the time, which is each worker's own.
+        return [entry[2] and entry[2][-8:] for record in records for entry in record.entries]
+
+    asyncio.run(play())
