@@ -174,6 +174,23 @@ def test_a_full_queue_gives_up_only_what_may_be_given_up() -> None:
     assert backlog.take(ENCODING) == b"abc"
 
 
+def test_of_each_ticker_only_the_newest_waits_in_its_place_and_the_rest_is_kept() -> None:
+    backlog = Backlog(QueueLimits(4, 1000), 0.0)
+    for piece, channel, policy in (
+        (b"1", "euro", "latest"), (b"o", "orders", "disconnect"), (b"2", "yen", "latest"), (b"3", "euro", "latest"),
+        (b"4", "yen", "latest"), (b"5", "yen", "latest"),
+    ):  # fmt: skip
+        assert backlog.add(piece, 1, channel, policy)  # type: ignore[arg-type]
+    assert (backlog.events, backlog.bytes, backlog.dropped) == (3, 3, 0)
+    assert backlog.add(b"6", 1, "won", "latest")
+    assert backlog.add(b"7", 1, "zloty", "latest"), "a full queue gives up its oldest ticker"
+    assert backlog.add(b"8", 1, "euro", "latest"), "and that one comes again"
+    taken = backlog.take(ENCODING)
+    assert taken.endswith(b"o678")
+    assert b'"channel":"euro"' in taken
+    assert b'"channel":"yen"' in taken
+
+
 def test_giving_up_a_pattern_keeps_the_ids_of_other_channels() -> None:
     history = History(Settings(), lambda: 0.0)
     pattern, channel = Topic("n*", True), Topic("news", False)

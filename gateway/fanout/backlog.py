@@ -1,6 +1,5 @@
 """What waits for a client that can't take it now, within bounds."""
 
-from collections import deque
 from typing import Literal, NamedTuple
 
 from gateway.fanout.encoding import Encoding
@@ -42,11 +41,24 @@ class Backlog:
         dropped: how many events `drop-oldest` has dropped.
     """
 
-    __slots__ = ("_dropped_channels", "_limits", "_pieces", "bytes", "dropped", "events", "since")
+    __slots__ = (
+        "_count",
+        "_dropped_channels",
+        "_latest",
+        "_limits",
+        "_pieces",
+        "bytes",
+        "dropped",
+        "events",
+        "since",
+    )
 
     def __init__(self, limits: QueueLimits, now: float) -> None:
         self._limits = limits
-        self._pieces: deque[_Piece] = deque()
+        # By a running number, in order; `_latest` has the numbers of those that the next on their channel replaces.
+        self._pieces: dict[int, _Piece] = {}
+        self._latest: dict[str, int] = {}
+        self._count = 0
         # In the order of their first loss; a client has at most max_stream_channels, so this is bounded.
         self._dropped_channels: dict[str, None] = {}
         self.events = 0
@@ -61,12 +73,15 @@ class Backlog:
             False if it doesn't fit and the policy is to disconnect. An empty queue takes any piece: pieces are as
             large as what Redis sent at once, and a client that was waiting for nothing is not slow.
         """
-        if policy == "latest":
-            self._remove(channel)
+        if policy == "latest" and (replaced := self._latest.pop(channel, None)) is not None:
+            self._remove(replaced)
         while self._pieces and not self._fits(data, events):
             if policy == "disconnect" or not self._drop_oldest():
                 return False
-        self._pieces.append(_Piece(data, events, channel, policy))
+        self._count += 1
+        self._pieces[self._count] = _Piece(data, events, channel, policy)
+        if policy == "latest":
+            self._latest[channel] = self._count
         self.events += events
         self.bytes += len(data)
         return True
@@ -74,7 +89,7 @@ class Backlog:
     def take(self, encoding: Encoding) -> bytes:
         """All that waits, as one piece; gaps first."""
         gaps = b"".join([gap(channel, "overflow", None).frame for channel in self._dropped_channels])
-        waiting = b"".join([piece.data for piece in self._pieces])
+        waiting = b"".join([piece.data for piece in self._pieces.values()])
         return encoding.wrap(gaps) + waiting if gaps else waiting
 
     def _fits(self, data: bytes, events: int) -> bool:
@@ -82,21 +97,18 @@ class Backlog:
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest piece whose own channel allows it; False if there is none."""
-        place = next((at for at, piece in enumerate(self._pieces) if piece.policy != "disconnect"), None)
-        if place is None:
+        oldest = next((number for number, piece in self._pieces.items() if piece.policy != "disconnect"), None)
+        if oldest is None:
             return False
-        oldest = self._pieces[place]
-        del self._pieces[place]
-        self.events -= oldest.events
-        self.bytes -= len(oldest.data)
-        self.dropped += oldest.events
-        if oldest.channel:
-            self._dropped_channels[oldest.channel] = None
+        piece = self._remove(oldest)
+        self._latest.pop(piece.channel, None)
+        self.dropped += piece.events
+        if piece.channel:
+            self._dropped_channels[piece.channel] = None
         return True
 
-    def _remove(self, channel: str) -> None:
-        kept = deque(piece for piece in self._pieces if piece.channel != channel)
-        if len(kept) != len(self._pieces):
-            self._pieces = kept
-            self.events = sum(piece.events for piece in kept)
-            self.bytes = sum(len(piece.data) for piece in kept)
+    def _remove(self, number: int) -> _Piece:
+        piece = self._pieces.pop(number)
+        self.events -= piece.events
+        self.bytes -= len(piece.data)
+        return piece
