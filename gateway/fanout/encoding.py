@@ -28,12 +28,12 @@ class Encoding:
 
     __slots__ = ("_chunked", "_deflate", "_min_bytes", "_named", "end", "gzip", "ping")
 
-    def __init__(self, chunked: bool, named: bool, gzip: bool, gzip_min_bytes: int) -> None:
+    def __init__(self, chunked: bool, named: bool, deflate: "zlib._Compress | None", gzip_min_bytes: int) -> None:
         self._chunked = chunked
         self._named = named
-        self.gzip = gzip
+        self.gzip = deflate is not None
         self._min_bytes = gzip_min_bytes
-        self._deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._deflate = deflate
         self.ping = self.wrap(PING)
         self.end = b"0\r\n\r\n" if chunked else b""
 
@@ -62,7 +62,7 @@ class Encoding:
         return b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
 
     def _compressed(self, data: bytes) -> bytes:
-        if not self.gzip:
+        if self._deflate is None:
             return data
         if len(data) < self._min_bytes:
             # A stored block (RFC 1951, 3.2.4): five bytes more, and nothing to compute.
@@ -78,8 +78,10 @@ class Encodings:
     """
 
     def __init__(self, gzip_min_bytes: int) -> None:
+        # One for all: after a full flush nothing is left of the piece before, and each takes a quarter of a megabyte.
+        deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         self._all = {
-            (chunked, named, gzip): Encoding(chunked, named, gzip, gzip_min_bytes)
+            (chunked, named, gzip): Encoding(chunked, named, deflate if gzip else None, gzip_min_bytes)
             for chunked, named, gzip in product((False, True), repeat=3)
         }
 

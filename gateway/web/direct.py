@@ -122,8 +122,9 @@ class DirectStream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(rest)
 
-    def data_received(self, data: bytes) -> None:
-        pass
+    @staticmethod
+    def data_received(data: bytes) -> None:
+        """Nothing; static, because uvloop keeps a bound method of each protocol for it."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
