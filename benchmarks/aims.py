@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.measurement import Figures
+from benchmarks.scenario import SCENARIOS
 
 Found = Mapping[str, Mapping[str, Figures]]
 """Figures by the letter of the scenario and the name of the row."""
@@ -65,20 +66,36 @@ def _cpu_aim(scenario: str) -> tuple[Aim, ...]:
 
 _LOST = Part("direct", _nothing_lost, 0)
 
+_KEPT_UP = 0.99
+"""The generator offers so many messages per second and no more, so no row can deliver more than that. A rate is taken
+from the first publish to the last arrival, which comes some milliseconds after the last publish: a row that lags by
+1 % of the publishing (50 ms of 5 s) at its end has kept up."""
+
+
+def _kept_up(scenario: str, text: str, per: int = 1) -> Aim:
+    """Everything that was offered is delivered when publishing ends.
+
+    Args:
+        scenario: its letter.
+        text: says what is offered; what was measured is shown beside it.
+        per: deliveries that are one of what the text counts.
+    """
+    load = SCENARIOS[scenario].load
+    streams = load.streams if load.all_channels else load.streams / load.channels
+    offered = load.rate * streams / per
+    rate = Part("direct", lambda figures: figures.deliveries_per_second / per, offered * _KEPT_UP, at_least=True)
+    return Aim(f"({scenario}) {text}, nothing lost", scenario, (rate, _LOST), f"{{:,.0f}} of {offered:,.0f} offered")
+
+
 AIMS: Sequence[Aim] = (
     *_cpu_aim("a"),
     *_cpu_aim("b"),
-    Aim(
-        "(c) deliveries/s on one core ≥ 300,000, nothing lost",
-        "c",
-        # The load itself is 300,000 per second; the last deliveries come a few milliseconds after the last message.
-        (Part("direct", lambda figures: figures.deliveries_per_second, 297_000, at_least=True), _LOST),
-        "{:,.0f}",
-    ),
+    _kept_up("c", "300,000 deliveries/s on one core"),
     Aim(
         "(c) deliveries/s ≥ Nchan's",
         "c",
-        (Part("direct", lambda figures: figures.deliveries_per_second, 0.99, at_least=True, reference="nchan"),),
+        # Both are offered the same: where both keep up, which one is ahead by a few milliseconds is chance.
+        (Part("direct", lambda figures: figures.deliveries_per_second, _KEPT_UP, at_least=True, reference="nchan"),),
         "{:,.0f}",
     ),
     Aim(
@@ -95,14 +112,29 @@ AIMS: Sequence[Aim] = (
         "{:,.0f}",
     ),
     Aim(
-        "(i) p99 of the small channel ≤ 15 ms", "i", (Part("direct", lambda figures: figures.bystander_p99, 15.0),),
+        "(i) p99 of the small channel ≤ 15 ms beside a broadcast that keeps up, nothing lost",
+        "i",
+        (
+            Part("direct", lambda figures: figures.bystander_p99, 15.0),
+            Part("direct", lambda figures: float(figures.keeps_up), 1, at_least=True),
+            _LOST,
+        ),
         "{:.1f} ms",
     ),
+    _kept_up("g", "20,000 messages/s taken in by one worker", per=5),
     Aim(
-        "(g) 20,000 messages/s taken in, nothing lost",
-        "g",
-        (Part("direct", lambda figures: float(figures.keeps_up), 1, at_least=True), _LOST),
-        "keeps up: {:.0f}",
+        "(j) gzip: bytes per delivery ≤ 0.45 × without, nothing lost",
+        "j",
+        (
+            Part("direct gzip", lambda figures: figures.bytes_per_delivery, 0.45, reference="direct"),
+            Part("direct gzip", _nothing_lost, 0),
+        ),
+        "{:,.0f}",
+    ),
+    Aim(
+        "(j) gzip: CPU per delivery ≤ 1.1 × without",
+        "j",
+        (Part("direct gzip", _cpu, 1.1, reference="direct"),),
     ),
     Aim("behind nginx by TCP, together ≤ 20 µs", "a", (Part("direct+nginx tcp", _cpu, 20.0),)),
     Aim("behind nginx by a unix socket, together ≤ 16 µs", "a", (Part("direct+nginx unix", _cpu, 16.0),)),

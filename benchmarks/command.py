@@ -154,7 +154,7 @@ def today() -> str:
 def console() -> Console:
     """Standard output, wide enough for the tables where it is a file."""
     shown = Console(highlight=False)
-    return shown if shown.is_terminal else Console(width=150, highlight=False)
+    return shown if shown.is_terminal else Console(width=170, highlight=False)
 
 
 def _show(comparison: Comparison) -> None:

@@ -26,6 +26,10 @@ out at random, so some get more than others."""
 _FORGETTING = 150.0
 """Seconds in which the kernel forgets the connections of an earlier run; it takes two minutes."""
 
+_AIM_STREAMS = 100_000
+_AIM_BYTES = 400e6
+"""What the workers of so many streams may take together at most, with what they share counted once."""
+
 _EVENLY = 1.1
 """`least_conn` deals streams out evenly, but not exactly."""
 
@@ -170,7 +174,28 @@ def rows(plan: Plan, found: Found) -> Mapping[str, str]:
         "kernel's limits (needed)": ", ".join(
             f"{limit.name} {limit.value:,} ({limit.needed:,})" for limit in found.limits
         ),
+        **_aims(plan, found),
     }
+
+
+def _aims(plan: Plan, found: Found) -> Mapping[str, str]:
+    result = found.result
+    share = result.received / result.expected if result.expected else 0.0
+    aims = {
+        "aim: 100 % delivered, once and in order": _verdict(
+            f"{share * 100:.4f} %" if result.lost else "100 %", result.complete and not result.closed
+        )
+    }
+    if plan.streams >= _AIM_STREAMS:  # fewer would make it easy
+        _, once = found.memory["workers"]
+        aims[f"aim: workers ≤ {_AIM_BYTES / 1e6:.0f} MB together, what they share counted once"] = _verdict(
+            f"{once / 1e6:,.0f} MB", once <= _AIM_BYTES
+        )
+    return aims
+
+
+def _verdict(measured: str, reached: bool) -> str:
+    return f"{measured}: {'yes' if reached else 'NO'}"
 
 
 def _megabytes(summed: int, shared_once: int) -> str:

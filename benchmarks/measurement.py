@@ -30,6 +30,17 @@ class Measurement:
     bystander: Result | None = None
     quiet: Result | None = None
 
+    @property
+    def results(self) -> Sequence[Result]:
+        """Of all that was published: nothing of it may be lost."""
+        return [one for one in (self.result, self.bystander, self.quiet) if one is not None]
+
+    @property
+    def closed(self) -> int:
+        """Streams that ended; a second load through the same ones counts them again."""
+        beside = self.bystander.closed if self.bystander else 0
+        return beside + (self.quiet or self.result).closed
+
     def as_json(self) -> dict[str, Any]:
         return {
             "opening": opening_as_json(self.opening),
@@ -80,6 +91,7 @@ class Figures:
         connects_per_second: from the first connect to the last stream's first bytes.
         connect_cpu: microseconds of both per stream that was opened.
         bystander_p99: milliseconds.
+        bytes_per_delivery: what a client reads, HTTP's framing included.
         others: the largest share of the server's core that was used by somebody else.
         reader: the largest share of its core that a reader used.
     """
@@ -103,6 +115,7 @@ class Figures:
     connects_per_second: float
     connect_cpu: float
     bystander_p99: float | None
+    bytes_per_delivery: float
     others: float
     reader: float
 
@@ -118,6 +131,7 @@ class Figures:
 def figures(scenario: Scenario, rounds: Sequence[Measurement]) -> Figures:
     """The figures of a row."""
     results = [one.result for one in rounds]
+    every = [result for one in rounds for result in one.results]
 
     def middle(value: Callable[[Measurement], float | None]) -> float:
         return median(value(one) or 0.0 for one in rounds)
@@ -127,10 +141,10 @@ def figures(scenario: Scenario, rounds: Sequence[Measurement]) -> Figures:
 
     return Figures(
         rounds=len(rounds),
-        expected=sum(one.expected for one in results),
-        received=sum(one.received for one in results),
-        lost=sum(one.lost for one in results),
-        faults=sum(one.duplicates + one.out_of_order + one.closed for one in results),
+        expected=sum(one.expected for one in every),
+        received=sum(one.received for one in every),
+        lost=sum(one.lost for one in every),
+        faults=sum(one.duplicates + one.out_of_order for one in every) + sum(one.closed for one in rounds),
         keeps_up=median(one.seconds for one in results) <= scenario.load.duration * _KEEPS_UP,
         deliveries_per_second=middle(lambda one: one.result.deliveries_per_second),
         p50=middle(lambda one: one.result.latency("p50")),
@@ -147,6 +161,7 @@ def figures(scenario: Scenario, rounds: Sequence[Measurement]) -> Figures:
         connects_per_second=middle(lambda one: one.opening.rate),
         connect_cpu=middle(lambda one: _micro(one.opening.cpu_per_connect)),
         bystander_p99=optional(lambda one: one.bystander.latency("p99") if one.bystander else None),
+        bytes_per_delivery=middle(lambda one: one.result.bytes_per_delivery),
         others=max(one.result.others_share or 0.0 for one in rounds),
         reader=max(one.result.reader_share for one in rounds),
     )

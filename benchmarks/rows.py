@@ -13,7 +13,7 @@ from benchmarks.nchan import module, nchan
 from benchmarks.stage import Stage
 from gateway.bench import server
 from gateway.bench.errors import BenchError
-from gateway.bench.session import Target
+from gateway.bench.session import ACCEPT_GZIP, Target
 
 Start = Callable[[Stage], AbstractContextManager[Target]]
 
@@ -65,6 +65,17 @@ def _behind_nginx(start: Start) -> Start:
     return start_both
 
 
+def _taking_gzip(start: Start) -> Start:
+    """The same server, with clients that say they take gzip."""
+
+    @contextmanager
+    def start_it(stage: Stage) -> Iterator[Target]:
+        with start(stage) as target:
+            yield replace(target, headers=(ACCEPT_GZIP,))
+
+    return start_it
+
+
 _NGINX = frozenset({"nginx"})
 _BOTH = frozenset({"nginx", "nchan"})
 
@@ -74,6 +85,7 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "tutorial": Row(_tutorial, "Starlette with sse-starlette, as the tutorials have it"),
         "portable": Row(_gateway("portable"), "the gateway, through ASGI"),
         "direct": Row(_gateway("direct"), "the gateway as it runs by default"),
+        "direct gzip": Row(_taking_gzip(_gateway("direct")), "the same gateway, its clients taking gzip"),
         "nchan": Row(nchan, "Nchan, an nginx module in C", _BOTH),
         "direct+nginx tcp": Row(_behind_nginx(_gateway("direct")), "the gateway behind nginx, TCP between", _NGINX),
         "direct+nginx unix": Row(

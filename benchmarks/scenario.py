@@ -68,5 +68,10 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             ("direct", "nchan"),
             bystander=Load(10, 23, 6),
         ),
+        "j": Scenario(
+            "4,000 streams, 10 messages/s of 1 kB of JSON, with and without gzip",
+            Load(4_000, 10, 5, size=1_000, varied=True),
+            ("direct", "direct gzip"),
+        ),
     }
 )

@@ -11,6 +11,7 @@ from benchmarks.measurement import Figures
 HEADINGS = (
     "row", "deliveries/s", "lost", "p50", "p90", "p99", "p99.9 ms",
     "CPU µs/delivery", "of nginx", "together", "memory kB/conn.", "of nginx", "connects/s", "CPU µs/connect",
+    "bytes/delivery",
 )  # fmt: skip
 
 
@@ -34,6 +35,7 @@ def cells(name: str, figures: Figures) -> list[str]:
         "–" if one.proxy_memory is None else f"{one.proxy_memory / 1000:.1f}",
         f"{one.connects_per_second:,.0f}",
         f"{one.connect_cpu:.0f}",
+        f"{one.bytes_per_delivery:,.0f}",
     ]
 
 

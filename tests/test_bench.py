@@ -1,10 +1,12 @@
 """`gateway bench`: its figures are worth something only if it notices what is wrong."""
 
+import gzip
 import json
 import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,11 +15,13 @@ from typing import Any
 import pytest
 
 from gateway.bench import payload
-from gateway.bench.decoder import ResponseError
+from gateway.bench.decoder import State
+from gateway.bench.errors import ResponseError
 from gateway.bench.latencies import SHIFT, Latencies
 from gateway.bench.ledger import Ledger
 from gateway.bench.load import share
 from gateway.bench.reception import Reception
+from gateway.fanout.encoding import Encoding
 from tests.harness.process import Process
 from tests.harness.servers import RedisServer, Worker
 from tests.harness.waiting import wait_until
@@ -65,7 +69,43 @@ def with_carriage_returns(numbers: Sequence[int]) -> bytes:
     return HEAD + chunk(b": connected\r\n\r\n") + body
 
 
-FRAMINGS = [one_chunk_each, all_in_one_chunk, chunks_that_cut_events, no_chunks, with_carriage_returns]
+GZIP_HEAD = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+
+
+def gzip_chunks(parts: Sequence[bytes], head: bytes = GZIP_HEAD) -> bytes:
+    """As the gateway compresses: each part by itself, small ones only stored."""
+    encoding = Encoding(chunked=True, named=False, gzip=True, gzip_min_bytes=20)
+    first, *rest = parts
+    return head + encoding.first(first) + b"".join(map(encoding.wrap, rest))
+
+
+def compressed(numbers: Sequence[int]) -> bytes:
+    return gzip_chunks([b"retry: 2000\n\n", *map(event, numbers)])
+
+
+def compressed_with_what_was_missed(numbers: Sequence[int]) -> bytes:
+    """A resumed stream: its first piece holds events, and pings come between later ones."""
+    parts = [part for number in numbers[2:] for part in (b":\n\n", event(number))]
+    return gzip_chunks([b"retry: 2000\n\n" + b"".join(map(event, numbers[:2])), *parts])
+
+
+def compressed_as_one(numbers: Sequence[int]) -> bytes:
+    """As any other server may: without a flush until all is said."""
+    deflate = zlib.compressobj(wbits=31)
+    data = deflate.compress(b"retry: 2000\n\n" + b"".join(map(event, numbers)))
+    return GZIP_HEAD + chunk(data + deflate.flush(zlib.Z_SYNC_FLUSH))
+
+
+FRAMINGS = [
+    one_chunk_each,
+    all_in_one_chunk,
+    chunks_that_cut_events,
+    no_chunks,
+    with_carriage_returns,
+    compressed,
+    compressed_with_what_was_missed,
+    compressed_as_one,
+]
 
 
 def received(pieces: Sequence[bytes]) -> Reception:
@@ -110,7 +150,7 @@ def test_every_fault_is_noticed_wherever_the_bytes_are_cut(
     assert findings(byte_by_byte.ledger, 4) == expected
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("framing", FRAMINGS[:5])
 def test_an_event_counts_only_when_it_is_whole(framing: Any) -> None:
     data = framing([0, 1])
     end = data.rfind(b"}")
@@ -143,6 +183,10 @@ def test_an_answer_of_known_length_is_a_stream_that_ended() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n", "no text/event-stream"),
         (HEAD + b"nonsense\r\n", "no size of a chunk"),
         (HEAD + b"3\r\nabcde\r\n", "longer than it said"),
+        (HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: br\r\n\r\n"), "'br' is not known"),
+        (GZIP_HEAD + chunk(b"retry: 2000\n\n"), "says gzip and is none"),
+        (GZIP_HEAD + chunk(b"\x1f\x8b\x08\x08" + bytes(10)), "a kind that is not known"),
+        (GZIP_HEAD + chunk(b"\x1f\x8b\x08\0" + bytes(6) + b"\xff" * 20), "can't be inflated"),
     ],
 )
 def test_what_is_no_event_stream_is_refused(data: bytes, complaint: str) -> None:
@@ -160,6 +204,51 @@ def test_streams_that_share_bytes_are_checked_each_by_itself() -> None:
     assert findings(behind.ledger, 3) == {"received": 2, "lost": 1, "duplicates": 0, "reordered": 0}
 
 
+def shared_state(framed: bytes) -> State:
+    return received([framed]).state
+
+
+def test_streams_that_are_between_two_pieces_share_one_state() -> None:
+    """Otherwise a broadcast would be inflated for each of them, and the reader be what limits the figures."""
+    one = shared_state(gzip_chunks([b"retry: 2000\n\n"]))
+    assert shared_state(gzip_chunks([b"retry: 3000\n\n", event(0)])) is one
+    assert shared_state(gzip_chunks([b"retry: 4000\n\n" + event(0), b":\n\n"])) is one
+    assert shared_state(one_chunk_each([0])) is not one
+    for cut in range(1, 20):
+        assert shared_state(compressed([0])[:-cut]) is not one
+
+
+def test_what_leans_on_earlier_bytes_is_not_decoded_into_something_else() -> None:
+    """A reference to before a flush would give other bytes to other streams, so sharing must not hide it."""
+    deflate = zlib.compressobj(wbits=-15)
+    header = b"\x1f\x8b\x08\0" + bytes(6)
+    parts = [deflate.compress(event(number)) + deflate.flush(zlib.Z_SYNC_FLUSH) for number in range(2)]
+    reception = received([GZIP_HEAD + chunk(header + parts[0])])
+    assert reception.ledger.received == 1
+    with pytest.raises(ResponseError, match="must stand by itself"):
+        reception.feed(chunk(parts[1]), STAMP)
+
+
+def test_the_end_of_the_compressed_data_ends_the_stream() -> None:
+    assert received([GZIP_HEAD + chunk(gzip.compress(event(0), mtime=0))]).state.ended
+
+
+def test_a_varied_payload_counts_only_if_every_digit_is_right() -> None:
+    right = payload.encode_varied(7, STAMP, 400)
+    place = right.index(b'"bid":') + 6
+    wrong = right[:place] + b"0" + right[place + 1 :]
+    assert [number for number, _, _ in payload.found(right)] == [7]
+    assert not list(payload.found(wrong))
+    assert not list(payload.found(right[:-1]))
+
+
+def test_varied_payloads_compress_as_such_json_does() -> None:
+    """Neither one text over and over nor noise: names repeat, values don't."""
+    encoding = Encoding(chunked=False, named=False, gzip=True, gzip_min_bytes=20)
+    sizes = [len(encoding.wrap(payload.encode_varied(number, 10**18 + number, 1000))) for number in range(50)]
+    assert all(300 < size < 500 for size in sizes)
+
+
 def test_a_new_count_begins_where_the_last_load_ended() -> None:
     reception = received([one_chunk_each([0, 1, 2])])
     reception.ledger.rebase(3)
@@ -175,6 +264,16 @@ def test_a_payload_has_the_size_asked_for_and_is_json(size: int) -> None:
     data = payload.encode(123_456_789, 10**18, size)
     assert len(data) == size
     assert json.loads(data)["n"] == 123_456_789
+
+
+@pytest.mark.parametrize("size", [*range(payload.SMALLEST_VARIED, 300), 1000, 50_000])
+def test_so_has_a_varied_one(size: int) -> None:
+    data = payload.encode_varied(123_456_789, 10**18, size)
+    assert len(data) == size
+    assert json.loads(data)["n"] == 123_456_789
+    assert list(payload.found(data)) == [(123_456_789, 10**18, size)]
+    assert data == payload.encode_varied(123_456_789, 10**18, size)
+    assert data[40:] != payload.encode_varied(123_456_790, 10**18, size)[40:]
 
 
 def test_messages_go_round_the_channels() -> None:
@@ -263,6 +362,14 @@ def test_it_starts_everything_itself() -> None:
     assert "200 of 200" in run.stdout
 
 
+def test_compressed_streams() -> None:
+    run = bench("--streams", "20", "--rate", "50", "--duration", "0.2", "--gzip", "--json")
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout)["result"]
+    assert result["received"] == 200
+    assert 200 < result["bytes_per_delivery"] < 500
+
+
 def test_streams_that_are_turned_away_stop_it() -> None:
     """The gateway turns away with a 200 and a clean end; the others' figures would be those of a smaller load."""
     run = bench("--streams", "10", "--rate", "50", "--duration", "0.2", GATEWAY_MAX_STREAMS="4")
@@ -308,6 +415,8 @@ def test_the_comparison_has_a_row_for_each_way() -> None:
         (("--pid", "1"), "go with --url"),
         (("--compare", "--url", "http://127.0.0.1:1"), "leave out --url"),
         (("--size", "3"), "--size"),
+        (("--size", "70", "--gzip"), "--size 70: with --gzip it must be 100 at least"),
+        (("--compare", "--gzip"), "leave out --gzip"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_sentence(arguments: tuple[str, ...], complaint: str) -> None:

@@ -18,15 +18,17 @@ from benchmarks.aims import AIMS, verdicts
 from benchmarks.chart import chart
 from benchmarks.costs import Costs, Demand, Sample, fit, need
 from benchmarks.kernel import kernel_memory, limits
-from benchmarks.measurement import Figures, figures, measure
+from benchmarks.measurement import Figures, Measurement, figures, measure
 from benchmarks.rows import ROWS, missing
 from benchmarks.scenario import SCENARIOS, Scenario
 from benchmarks.stage import Stage
 from benchmarks.table import HEADINGS, cells, markdown, notes
 from gateway.bench import payload
+from gateway.bench.latencies import Latencies
 from gateway.bench.ledger import Ledger
 from gateway.bench.load import Load
 from gateway.bench.publisher import Http
+from gateway.bench.result import Opening, Result
 from tests.harness.nginx import REPOSITORY
 from tests.harness.servers import RedisServer
 
@@ -87,7 +89,8 @@ def test_what_the_kernel_allows_is_known() -> None:
 FIGURES = Figures(
     rounds=3, expected=100, received=100, lost=0, faults=0, keeps_up=True, deliveries_per_second=300_000.0,
     p50=1.0, p90=2.0, p99=3.0, p999=4.0, cpu=8.0, proxy_cpu=None, cpu_per_message=100.0, memory=2000.0,
-    proxy_memory=None, connects_per_second=10_000.0, connect_cpu=100.0, bystander_p99=10.0, others=0.0, reader=0.5,
+    proxy_memory=None, connects_per_second=10_000.0, connect_cpu=100.0, bystander_p99=10.0, bytes_per_delivery=160.0,
+    others=0.0, reader=0.5,
 )  # fmt: skip
 BEHIND = replace(FIGURES, proxy_cpu=7.0, proxy_memory=10_000.0)
 
@@ -108,10 +111,36 @@ def test_an_aim_against_another_row() -> None:
 
 
 def test_an_aim_of_two_parts_needs_both() -> None:
-    text = "(c) deliveries/s on one core"
-    assert verdict(text, {"c": {"direct": FIGURES}})[1] is True
+    text = "(c) 300,000 deliveries/s on one core"
+    assert verdict(text, {"c": {"direct": FIGURES}}) == ("300,000 of 300,000 offered", True)
     assert verdict(text, {"c": {"direct": replace(FIGURES, lost=1)}})[1] is False
     assert verdict(text, {"c": {"direct": replace(FIGURES, deliveries_per_second=290_000)}})[1] is False
+
+
+def test_who_lags_by_less_than_a_percent_has_kept_up() -> None:
+    text = "(g) 20,000 messages/s"
+    assert verdict(text, {"g": {"direct": replace(FIGURES, deliveries_per_second=99_500)}}) == (
+        "19,900 of 20,000 offered", True,
+    )  # fmt: skip
+    assert verdict(text, {"g": {"direct": replace(FIGURES, deliveries_per_second=98_900)}})[1] is False
+
+
+def test_gzip_against_none() -> None:
+    rows = {
+        "direct": replace(FIGURES, bytes_per_delivery=1000.0),
+        "direct gzip": replace(FIGURES, bytes_per_delivery=430.0, cpu=8.7),
+    }
+    assert verdict("gzip: bytes", {"j": rows}) == ("430 (0.43 × direct)", True)
+    assert verdict("gzip: CPU", {"j": rows}) == ("8.7 µs (1.09 × direct)", True)
+    rows["direct gzip"] = replace(FIGURES, bytes_per_delivery=1000.0, cpu=8.9)
+    assert verdict("gzip: bytes", {"j": rows})[1] is False, "a server that does not compress"
+    assert verdict("gzip: CPU", {"j": rows})[1] is False
+
+
+def test_the_small_channel_beside_a_broadcast_that_lags_shows_nothing() -> None:
+    text = "(i) p99 of the small channel"
+    assert verdict(text, {"i": {"direct": FIGURES}}) == ("10.0 ms", True)
+    assert verdict(text, {"i": {"direct": replace(FIGURES, keeps_up=False)}})[1] is False
 
 
 def test_behind_nginx_both_count() -> None:
@@ -255,6 +284,11 @@ def test_answers_over_http_are_told_apart_wherever_they_are_cut() -> None:
 
 # The rows, against real servers, with small loads
 
+_RESULT = Result(
+    expected=0, received=0, lost=0, duplicates=0, out_of_order=0, short_streams=0, short_examples=(), closed=0,
+    failures={}, wire_bytes=0, unheard=0, seconds=1.0, latencies=Latencies(), cpu=None, others_share=None,
+    publisher_late=0.0, reader_share=0.0,
+)  # fmt: skip
 SMALL = Scenario("small", Load(20, 100, 0.2), tuple(ROWS))
 
 
@@ -303,8 +337,23 @@ def test_streams_of_many_channels(stage: Stage) -> None:
 def test_a_bystander_is_measured_by_itself(stage: Stage) -> None:
     scenario = Scenario("beside", Load(20, 50, 0.4), ("direct",), bystander=Load(2, 50, 0.4))
     one = run(stage, "direct", scenario)
-    assert (one.received, one.lost) == (400, 0)
+    assert (one.received, one.lost) == (400 + 40, 0)
     assert one.bystander_p99
+
+
+def test_what_a_bystander_loses_is_lost() -> None:
+    whole = replace(_RESULT, expected=100, received=100)
+    short = replace(_RESULT, expected=10, received=9, lost=1, out_of_order=2, closed=1)
+    one = figures(SMALL, [Measurement(Opening(1, 1.0, None), whole, bystander=short)])
+    assert (one.expected, one.received, one.lost, one.faults) == (110, 109, 1, 3)
+
+
+def test_compressed_streams_are_fewer_bytes_and_no_less(stage: Stage) -> None:
+    scenario = Scenario("gzip", Load(20, 100, 0.2, size=1000, varied=True), ("direct", "direct gzip"))
+    plain, compressed = (run(stage, name, scenario) for name in scenario.rows)
+    assert (compressed.received, compressed.lost, compressed.faults) == (400, 0, 0)
+    assert plain.bytes_per_delivery > 1000
+    assert compressed.bytes_per_delivery < plain.bytes_per_delivery * 0.45
 
 
 def test_what_cannot_be_had_is_named(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +384,21 @@ def test_a_small_hundred_thousand() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "400 of 400" in done.stdout
+    assert "100 %: yes" in done.stdout
+    assert "aim: workers" not in done.stdout, "with few streams it is no aim"
+
+
+@pytest.mark.parametrize(
+    ("once", "lost", "said"),
+    [(399_000_000, 0, ["100 %: yes", "399 MB: yes"]), (401_000_000, 1, ["99.9999 %: NO", "401 MB: NO"])],
+)
+def test_the_aims_of_a_hundred_thousand(once: int, lost: int, said: list[str]) -> None:
+    plan = hundred_thousand.plan(100_000, 1, 60, True, files=20_000)
+    result = replace(_RESULT, expected=1_000_000, received=1_000_000 - lost, lost=lost)
+    memory = {"workers": (500_000_000, once), "nginx": (0, 0)}
+    found = hundred_thousand.Found(Opening(100_000, 1.0, None), result, memory, kernel_memory(), [])
+    aims = [value for name, value in hundred_thousand.rows(plan, found).items() if name.startswith("aim: ")]
+    assert [part in aim for part, aim in zip(said, aims, strict=True)] == [True, True], aims
 
 
 # The units

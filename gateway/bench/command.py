@@ -17,12 +17,13 @@ from gateway.bench.load import Load
 from gateway.bench.machine import SPARE_DESCRIPTORS, descriptors, orderly_end, split_cores
 from gateway.bench.progress import progress_bar
 from gateway.bench.result import Opening, Result, opening_as_json
-from gateway.bench.session import Progress, Session, Target
+from gateway.bench.session import ACCEPT_GZIP, Progress, Session, Target
 from gateway.bench.table import remarks, result_table
 from gateway.settings import Settings, SettingsError
 
 _COMPARE = {"streams": 4_000, "rate": 10.0, "duration": 5.0}
 _SINGLE = {"streams": 1_000, "rate": 20.0, "duration": 5.0}
+_GZIP_SIZE = 1_000
 
 
 @click.command("bench")
@@ -36,9 +37,12 @@ _SINGLE = {"streams": 1_000, "rate": 20.0, "duration": 5.0}
 @click.option(
     "--size",
     type=click.IntRange(payload.SMALLEST, 10_000_000),
-    default=110,
-    show_default=True,
-    help="Bytes of a payload.",
+    help="Bytes of a payload.  [default: 110; --gzip: 1000]",
+)
+@click.option(
+    "--gzip",
+    is_flag=True,
+    help="Ask for compressed streams. Payloads are then JSON of many fields, for padding compresses to nothing.",
 )
 @click.option(
     "--channels",
@@ -85,7 +89,8 @@ def command(
     streams: int | None,
     rate: float | None,
     duration: float | None,
-    size: int,
+    size: int | None,
+    gzip: bool,
     channels: int,
     processes: int | None,
     url: str | None,
@@ -105,6 +110,7 @@ def command(
     \b
     gateway bench                                          a quick look
     gateway bench --streams 5000 --rate 20 --duration 10   a million deliveries
+    gateway bench --gzip                                   compressed streams
     gateway bench --compare                                beside what the tutorials do
     gateway bench --url http://127.0.0.1:8080 --pid 4711   a gateway that runs already
     """
@@ -113,14 +119,21 @@ def command(
         streams=streams or int(defaults["streams"]),
         rate=rate or defaults["rate"],
         duration=duration or defaults["duration"],
-        size=size,
+        size=size or (_GZIP_SIZE if gzip else 110),
         channels=channels,
+        varied=gzip,
     )
     load = replace(load, processes=_processes(load.streams, processes))
     if url is None and (pids or headers):
         raise click.UsageError("--pid and --header go with --url.")
     if url is not None and compare:
         raise click.UsageError("--compare starts its own servers; leave out --url.")
+    if gzip and compare:
+        raise click.UsageError("--compare has rows that don't compress; leave out --gzip.")
+    if load.varied and load.size < payload.SMALLEST_VARIED:
+        raise click.UsageError(f"--size {load.size}: with --gzip it must be {payload.SMALLEST_VARIED} at least.")
+    if gzip:
+        headers += (ACCEPT_GZIP,)
     try:
         settings = Settings.load()
     except SettingsError as error:
@@ -146,7 +159,9 @@ def command(
             server_core, cores = stack.enter_context(split_cores())
             redis_url = _redis(stack, settings, publish_redis_url, cores)
             worker = stack.enter_context(server.worker(redis_url, server_core, {}))
-            target = Target(worker.url, redis_url, settings.channel_prefix, (worker.pid,), (), frozenset(server_core))
+            target = Target(
+                worker.url, redis_url, settings.channel_prefix, (worker.pid,), headers, frozenset(server_core)
+            )
         opening, result = asyncio.run(_measure(target, load, cores, progress, warm=url is None))
     _show(load, opening, result, as_json)
     ctx.exit(0 if result.complete else 1)

@@ -2,7 +2,7 @@
 
 A broadcast server sends the same bytes to thousands of streams, so the same bytes are decoded thousands of
 times. The decoder is therefore written as states that remember where each piece of bytes led: decoding a
-piece in full (chunk framing, events cut anywhere, order) is paid for once, and every further stream pays for
+piece in full (chunk framing, gzip, events cut anywhere, order) is paid for once, and every further stream pays for
 one dictionary lookup. That is what lets every event of every stream be checked, instead of a sample.
 """
 
@@ -11,15 +11,13 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, Protocol
 
-from gateway.bench.payload import PATTERN
+from gateway.bench import payload
+from gateway.bench.coding import BETWEEN_BLOCKS, GZIP, IDENTITY, Coding, coding_named
+from gateway.bench.errors import ResponseError
 
 _MEMO_ENTRIES = 512  # a fan-out has a few different pieces under way at a time; older ones never come back
 _MEMO_DEPTH = 4  # pieces that end inside a chunk or an event and follow each other: longer chains are not kept
 _HEAD_BYTES = 65_536
-
-
-class ResponseError(Exception):
-    """The answer is not an event stream, or its framing is broken."""
 
 
 class State(Protocol):
@@ -77,7 +75,8 @@ class Head:
             return Piece(Body(begun=True, ended=True))
         # Without chunks the body is one chunk that never ends.
         chunked = headers.get(b"transfer-encoding") == b"chunked"
-        body: State = _FRESH if chunked else Body(left=sys.maxsize)
+        coding = coding_named(headers.get(b"content-encoding", b""))
+        body: State = _FRESH[coding] if chunked else Body(coding=coding, left=sys.maxsize)
         return body.step(rest) if rest else Piece(body)
 
 
@@ -88,14 +87,16 @@ class Body:
     Args:
         left: bytes of the present chunk still to come, its line end included.
         raw: the beginning of a chunk's size line.
-        partial: the beginning of a payload.
-        begun: whether any byte of the body has come.
-        ended: whether the last chunk has come.
+        coding: the state of the content coding.
+        partial: the beginning of a line that has no end yet.
+        begun: whether any byte of an event has come.
+        ended: whether the last chunk has come, or the coding's end.
         depth: how many pieces it is away from the state between two chunks.
     """
 
     left: int = 0
     raw: bytes = b""
+    coding: Coding = IDENTITY
     partial: bytes = b""
     begun: bool = False
     ended: bool = False
@@ -112,17 +113,18 @@ class Body:
         return piece
 
     def _decode(self, data: bytes) -> Piece:
-        after, new = self._unchunk(data)
+        after, encoded = self._unchunk(data)
+        new, after.coding = self.coding.decode(encoded)
         body = self.partial + new
         numbers: list[int] = []
         stamps: list[int] = []
         end = 0
-        for match in PATTERN.finditer(body):
-            numbers.append(int(match[1]))
-            stamps.append(int(match[2]))
-            end = match.end()
-        start = body.rfind(b"{", end)
-        after.partial = body[start:] if start >= 0 else b""
+        for number, stamp, place in payload.found(body):
+            numbers.append(number)
+            stamps.append(stamp)
+            end = place
+        after.partial = body[max(end, body.rfind(b"\n", end) + 1) :]  # a payload has no line end in it
+        after.ended = after.ended or after.coding.ended
         after.begun = self.begun or bool(new)
         after.depth = self.depth + 1
         run = all(second == first + 1 for first, second in pairwise(numbers))
@@ -162,10 +164,11 @@ def _chunk_size(line: bytes) -> int:
 
 
 def _shared(state: Body) -> Body:
-    """Between two chunks all streams are in the same state, and share what it remembers."""
-    between = not (state.left or state.raw or state.partial or state.ended)
-    return _BETWEEN if between and state.begun else state
+    """Between two chunks all streams of one coding are in the same state, and share what it remembers."""
+    if state.left or state.raw or state.partial or state.ended or not state.begun:
+        return state
+    return _BETWEEN.get(state.coding, state)
 
 
-_FRESH: Final = Body()
-_BETWEEN: Final = Body(begun=True)
+_FRESH: Final = {coding: Body(coding=coding) for coding in (IDENTITY, GZIP)}
+_BETWEEN: Final = {coding: Body(coding=coding, begun=True) for coding in (IDENTITY, BETWEEN_BLOCKS)}

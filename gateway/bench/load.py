@@ -15,6 +15,8 @@ class Load:
         channels: stream i listens to channel i modulo this; the messages go round them in turn.
         processes: reading processes the streams are spread over.
         all_channels: each stream listens to all channels instead of one.
+        varied: payloads are JSON of many fields whose values differ, instead of one letter over and over: to a
+            stream that compresses them it matters.
         at_once: streams that may be on their way at once while they are opened: the default keeps a server busy
             and doesn't fill its backlog.
     """
@@ -26,6 +28,7 @@ class Load:
     channels: int = 1
     processes: int = 1
     all_channels: bool = False
+    varied: bool = False
     at_once: int = 256
 
     @property

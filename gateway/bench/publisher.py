@@ -155,7 +155,8 @@ class Publisher:
 
     Args:
         plan: `url` (of Redis, or http:// to post to), `channels` (names, prefix included), `all_channels` (whether
-            numbers are those of all channels together), `rate`, `size`, `first`, `messages`.
+            numbers are those of all channels together), `rate`, `size`, `varied` (which kind of payload), `first`,
+            `messages`.
         control: where progress is told.
     """
 
@@ -164,6 +165,7 @@ class Publisher:
         self._together: bool = plan["all_channels"]
         self._rate: float = plan["rate"]
         self._size: int = plan["size"]
+        self._encode = payload.encode_varied if plan["varied"] else payload.encode
         self._first: int = plan["first"]
         self._messages: int = plan["messages"]
         self._control = control
@@ -199,7 +201,7 @@ class Publisher:
     def _publish(self, offset: int, now: int) -> bytes:
         together = self._first + offset
         number, channel = divmod(together, len(self._channels))
-        data = payload.encode(together if self._together else number, now, self._size)
+        data = self._encode(together if self._together else number, now, self._size)
         return self._destination.publish(self._channels[channel], data)
 
 

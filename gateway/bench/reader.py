@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Any
 
 from gateway.bench.control import Control
-from gateway.bench.decoder import ResponseError
+from gateway.bench.errors import ResponseError
 from gateway.bench.latencies import Latencies
 from gateway.bench.load import share
 from gateway.bench.reception import Reception

@@ -49,6 +49,7 @@ class Result:
         out_of_order: arrivals after a message that was published later.
         short_streams: how many streams have lost something; `short_examples` names some.
         closed: streams that ended before their time; `failures` says why.
+        wire_bytes: what the readers read meanwhile, HTTP's framing included.
         unheard: messages that reached no subscriber of Redis.
         seconds: from the first publish to the last arrival.
         latencies: from publish to arrival in the reading process.
@@ -68,6 +69,7 @@ class Result:
     short_examples: tuple[Mapping[str, int], ...]
     closed: int
     failures: Mapping[str, int]
+    wire_bytes: int
     unheard: int
     seconds: float
     latencies: Latencies = field(repr=False)
@@ -85,6 +87,10 @@ class Result:
     @property
     def deliveries_per_second(self) -> float:
         return self.received / self.seconds if self.seconds else 0.0
+
+    @property
+    def bytes_per_delivery(self) -> float:
+        return self.wire_bytes / self.received if self.received else 0.0
 
     @property
     def cpu_per_delivery(self) -> float | None:
@@ -113,6 +119,7 @@ class Result:
             "complete": self.complete,
             "seconds": round(self.seconds, 3),
             "deliveries_per_second": round(self.deliveries_per_second),
+            "bytes_per_delivery": round(self.bytes_per_delivery, 1),
             "latency_ms": {name: round(self.latency(name), 2) for name in PERCENTILES},
             "cpu_seconds": self.cpu,
             "cpu_share": None if self.cpu_share is None else round(self.cpu_share, 3),

@@ -34,6 +34,8 @@ _SETTLE_LIMIT = 5.0
 PER_SOURCE = 10_000
 """Streams from one address."""
 
+ACCEPT_GZIP = "Accept-Encoding: gzip"
+
 Progress = Callable[[str, int, int], None]
 """Told what is going on: its name, how much is done, of how much."""
 
@@ -127,6 +129,7 @@ class Session:
             "all_channels": self._load.all_channels,
             "rate": rate,
             "size": self._load.size,
+            "varied": self._load.varied,
             "first": first,
             "messages": messages,
         }
@@ -269,6 +272,7 @@ class Session:
             short_streams=total("short_streams"),
             short_examples=tuple(example for report in reports for example in report["short_examples"])[:5],
             closed=total("closed"),
+            wire_bytes=total("bytes"),
             failures=failures,
             unheard=published["unheard"],
             seconds=max(0, last - published["began"]) / 1e9,

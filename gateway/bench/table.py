@@ -27,6 +27,7 @@ def result_table(load: Load, opening: Opening, result: Result) -> Table:
         "latency " + " / ".join(PERCENTILES): " / ".join(f"{result.latency(name):.1f}" for name in PERCENTILES)
         + " ms",
         "CPU per delivery": microseconds(result.cpu_per_delivery),
+        "bytes per delivery": f"{result.bytes_per_delivery:,.0f}",
         "server's share of a core": percent(result.cpu_share),
         "memory per connection": kilobytes(opening.memory),
         "connects per second": f"{opening.rate:,.0f}",
