@@ -122,7 +122,7 @@ def worker_without_descriptors(stage: Stage) -> None:
     """A third of all clients come back again and again, to a worker that may not even have the files it had."""
     worker = stage.victim()
     soft, hard = _file_limit(worker.pid)
-    # nginx evens the streams out as clients come back, so a worker that has more than its share would never get there.
+    # nginx evens the streams out as clients come back: a worker that has more than its share would never get there.
     streams = int(worker.metric("gateway_streams"))
     share = stage.plan.streams // len(stage.workers)
     most = _files(worker.pid) - streams + min(streams, share) * 4 // 5

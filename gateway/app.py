@@ -69,7 +69,9 @@ class Gateway:
             settings, self.interest, self.hub, self.canary, self.handover, self.durable, self.metrics
         )
         self.publisher = RedisPublisher(settings, self.durable)
-        self.catch_up = CatchUp(settings, self.hub.history, self.durable, self.canary.caught_up, self.metrics, clock)
+        self.catch_up = CatchUp(
+            settings, self.hub.history, self.durable, self.pubsub, self.canary.caught_up, self.metrics, clock
+        )
         self._origins = Origins(settings)
         self._redis_cli = redis_cli
         self.app = Starlette(

@@ -32,6 +32,8 @@ class Metrics:
     """`gateway.gap` events, per client, by reason."""
     history_reads: int = 0
     """Reads of durable history in Redis for clients that came back."""
+    peer_questions: int = 0
+    """Questions to other workers about ids that this one did not know."""
     lag: float = 0.0
     """Seconds the last canary took from this worker through Redis and back."""
     published: int = 0

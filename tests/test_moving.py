@@ -3,16 +3,21 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
+import psutil
 import pytest
 import redis
 
 from gateway.app import Gateway
 from gateway.broker.durable import Durable
-from gateway.fanout.handover import TopicRecord, parse_part
+from gateway.fanout.catch_up import CatchUp
+from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId
+from gateway.fanout.record import parse_part
+from gateway.fanout.topic import Topic
+from gateway.metrics import Metrics
 from gateway.settings import Settings
 from tests.harness.http import metric
 from tests.harness.servers import RedisServer, Worker
@@ -136,6 +141,75 @@ def test_the_order_between_channels_is_never_guessed(fleet: Fleet, channel: str)
             assert not set(everything[: at + 1]) & set(texts), "an event came twice"
 
 
+def test_an_id_that_only_one_worker_gave_is_found_through_it(fleet: Fleet, channel: str) -> None:
+    """It alone lost its connection to Redis, so what it heard next has another id there than anywhere else."""
+    one, other, _ = fleet.workers
+    with open_stream(one.url, channel) as elsewhere, open_stream(other.url, channel) as stream:
+        fleet.publish(channel, "1", "2", "3")
+        stream.take(3)
+        connects = metric(other, "redis_connects_total")
+        pipe = fleet.redis.pipeline(transaction=False)
+        pipe.client_kill_filter(_id=_subscription(fleet.redis, other))
+        pipe.publish(channel, "lost")
+        pipe.execute()
+        assert stream.next().type == "gateway.gap"
+        wait_until(lambda: metric(other, "redis_connects_total") > connects and other.ready(), "it is back")
+        fleet.publish(channel, "seen")
+        assert stream.next().data == "seen"
+        last = stream.last_event_id
+        assert [event.data for event in elsewhere.take(5)] == ["1", "2", "3", "lost", "seen"]
+        assert elsewhere.last_event_id[-8:] != last[-8:]
+    fleet.publish(channel, "missed")
+    asked = metric(one, "peer_questions_total")
+    with _back(one, channel, last) as stream:
+        fleet.publish(channel, "live")
+        assert [event.data for event in stream.take(2)] == ["missed", "live"]
+    assert metric(one, "peer_questions_total") == asked + 1
+
+
+def _subscription(client: redis.Redis, worker: Worker) -> str:
+    """The id of the worker's subscribing connection."""
+    ports = {connection.laddr.port for connection in psutil.Process(worker.pid).net_connections("tcp")}
+    [found] = [each for each in client.client_list("pubsub") if int(each["addr"].rpartition(":")[2]) in ports]
+    return str(found["id"])
+
+
+class _Nobody:
+    """Peers that know nothing."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def after(self, channels: Sequence[str], last_event_id: str) -> None:
+        assert channels == ["news"]
+        self.asked += 1
+        await asyncio.sleep(0)
+
+
+def test_ids_nobody_knows_are_asked_about_only_so_often() -> None:
+    """All workers answer each question; anybody can make an id up."""
+
+    async def play() -> None:
+        settings = Settings()
+        history = History(settings, lambda: 0.0)
+        topics = (Topic("news", False),)
+        history.open(topics[0])
+        peers = _Nobody()
+        catch_up = CatchUp(settings, history, Durable(settings), peers, _at_once, Metrics(), lambda: 0.0)
+        for number in range(300):
+            replays = await asyncio.gather(
+                *[catch_up.after(topics, f"1790000000{number:03}-0badc0de") for _ in range(3)]
+            )
+            assert all(replay.gaps == 1 for replay in replays)
+        assert peers.asked == 50
+
+    asyncio.run(play())
+
+
+async def _at_once() -> bool:
+    return True
+
+
 def test_a_worker_that_hangs_keeps_nobody_waiting_for_long(fleet: Fleet, channel: str) -> None:
     one, other, third = fleet.workers
     with open_stream(one.url, channel):
@@ -227,8 +301,8 @@ def test_a_worker_that_recovers_answers_when_it_has(redis_server: RedisServer, c
             await slow.close()
 
     def _ids(gateway: Gateway) -> list[str | None]:
-        records: list[TopicRecord] = [record for part in gateway.hub.export(None) for record in parse_part(part)]
+        records = [record for part in gateway.hub.export(None, None) for record in parse_part(part)]
         # Without the time, which is each worker's own.
-        return [entry[2] and entry[2][-8:] for record in records for entry in record.entries]
+        return [entry.id and entry.id[-8:] for record in records for entry in record.entries]
 
     asyncio.run(play())

@@ -6,7 +6,7 @@ exactly what was published before it, and so has the one who asks when the quest
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.broker.client import connection_pool
-from gateway.fanout.handover import TopicRecord, parse_part
+from gateway.fanout.record import TopicRecord, parse_part
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,11 +30,24 @@ class Question(NamedTuple):
         asker: which worker.
         number: counts its questions.
         channels: which it asks about; None: all.
+        after: the id after which it wants to know what came, on those who know the id; None: all that is recent.
     """
 
     asker: bytes
     number: int
-    channels: frozenset[str] | None
+    channels: tuple[str, ...] | None
+    after: str | None
+
+
+class _Pending:
+    """A question of this worker that waits for its answers."""
+
+    def __init__(self, on_back: Callable[[], None]) -> None:
+        self.on_back = on_back
+        self.came_back = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.parts: dict[bytes, list[TopicRecord]] = {}
+        self.ended: set[bytes] = set()
 
 
 class Handover:
@@ -54,63 +67,67 @@ class Handover:
         self.answers = self._answers_prefix + self._own
         self.enabled = settings.history_events > 0
         self._redis = Redis(connection_pool=connection_pool(settings, 2, settings.redis_connect_timeout))
-        self._came_back = asyncio.Event()
-        self._changed = asyncio.Event()
         self._number = 0
-        self._parts: dict[bytes, list[TopicRecord]] = {}
-        self._ended: set[bytes] = set()
+        self._pending: dict[int, _Pending] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, channels: Sequence[str] | None, patience: float) -> list[list[TopicRecord]]:
-        """Ask, and wait for the answers; one question at a time.
+    async def ask(
+        self,
+        channels: Sequence[str] | None,
+        patience: float,
+        on_back: Callable[[], None],
+        after: str | None = None,
+    ) -> list[list[TopicRecord]]:
+        """Ask, and wait for the answers.
 
         Args:
             channels: which to ask about; None: all.
             patience: seconds after which it goes on without the answers that have not come.
+            on_back: called when Redis has put the question in its place: answers tell what came before.
+            after: the id after which is wanted what came; None: all that is recent.
 
         Returns:
             What each worker has said that has answered completely and in time.
         """
-        self._number += 1
-        self._parts.clear()
-        self._ended.clear()
-        self._came_back.clear()
         if not self.enabled:
             return []
-        question = b"%s %d %s" % (self._own, self._number, orjson.dumps(channels))
+        self._number += 1
+        number, pending = self._number, _Pending(on_back)
+        self._pending[number] = pending
+        question = b"%s %d %s" % (self._own, number, orjson.dumps([channels, after]))
         try:
             async with asyncio.timeout(patience):
                 others = int(await self._redis.publish(self.questions, question)) - 1
-                await self._came_back.wait()
-                while len(self._ended) < others:
-                    self._changed.clear()
-                    await self._changed.wait()
+                await pending.came_back.wait()
+                while len(pending.ended) < others:
+                    pending.changed.clear()
+                    await pending.changed.wait()
         except (RedisError, OSError) as error:  # TimeoutError is one
             logger.warning("not all workers have said what they know: %s", str(error) or type(error).__name__)
-        if not self._came_back.is_set():
+        finally:
+            del self._pending[number]
+        if not pending.came_back.is_set():
             return []
-        return [self._parts.get(worker, []) for worker in sorted(self._ended)]
+        return [pending.parts.get(worker, []) for worker in sorted(pending.ended)]
 
-    def asked(self, message: bytes) -> Question:
+    def asked(self, message: bytes) -> Question | None:
         """A question has come.
+
+        Returns:
+            The question to answer; None if it is this worker's own that came back.
 
         Raises:
             ValueError: it is no question.
         """
-        asker, number, names = message.split(b" ", 2)
-        channels = orjson.loads(names)
-        return Question(asker, int(number), None if channels is None else frozenset(channels))
-
-    def is_own(self, question: Question) -> bool:
-        """Whether this worker has asked it."""
-        return question.asker == self._own
-
-    def came_back(self, question: Question) -> bool:
-        """An own question has come; false if it was given up before."""
-        if question.number != self._number:
-            return False
-        self._came_back.set()
-        return True
+        asker, number, words = message.split(b" ", 2)
+        channels, after = orjson.loads(words)
+        if asker != self._own:
+            return Question(asker, int(number), None if channels is None else tuple(channels), after)
+        pending = self._pending.get(int(number))
+        if pending is not None:  # else it was given up
+            pending.on_back()
+            pending.came_back.set()
+        return None
 
     def answer(self, question: Question, parts: list[bytes]) -> None:
         """Send what this worker knows; returns at once."""
@@ -121,14 +138,15 @@ class Handover:
     def answered(self, message: bytes) -> None:
         """A part of an answer has come."""
         worker, number, part = message.split(b" ", 2)
-        if int(number) != self._number:  # to a question that was given up
+        pending = self._pending.get(int(number))
+        if pending is None:  # it was given up
             return
         if part == _END:
-            self._ended.add(worker)
-            self._changed.set()
+            pending.ended.add(worker)
+            pending.changed.set()
             return
         try:
-            self._parts.setdefault(worker, []).extend(parse_part(part))
+            pending.parts.setdefault(worker, []).extend(parse_part(part))
         except ValueError as error:
             logger.warning("a worker's answer could not be read: %s", error)
 

@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 from gateway.broker.durable import Durable
 from gateway.broker.handover import Handover, Question
 from gateway.fanout.contracts import Listener, Publication
-from gateway.fanout.handover import TopicRecord
+from gateway.fanout.record import TopicRecord
 from gateway.fanout.topic import Topic
 
 logger = logging.getLogger(__name__)
@@ -114,14 +114,16 @@ class Inquiry:
         self._open(list(self._fresh), [])
         self._forget_question()
 
-    def question_came_back(self) -> None:
-        """Redis has put this worker's question in its place: answers tell what came before."""
+    def _question_came_back(self) -> None:
         self._came_back = True
         self._before = self._count
 
     def question_came(self, question: Question) -> None:
         """Answer another worker's question, now or as soon as this worker's own about the same is answered."""
-        parts = self._listener.export(question.channels)
+        if question.after is not None:  # about what somebody has had: a channel that isn't open yet has had nothing
+            self._handover.answer(question, self._listener.export(question.channels, question.after))
+            return
+        parts = self._listener.export(question.channels, None)
         concerned = [topic for topic in self._fresh if question.channels is None or topic.name in question.channels]
         asked = [topic for topic in concerned if topic in self._asked] if self._came_back else []
         self._fresh.update(dict.fromkeys((topic for topic in concerned if topic not in asked), True))
@@ -155,7 +157,8 @@ class Inquiry:
 
     async def _ask(self, topics: list[Topic]) -> None:
         self._asked = dict.fromkeys(topics)
-        answers = await self._handover.ask([topic.name for topic in topics], _PATIENCE)
+        names = [topic.name for topic in topics]
+        answers = await self._handover.ask(names, _PATIENCE, self._question_came_back)
         self._open([topic for topic in topics if topic in self._fresh], answers)
         self._forget_question()
 
@@ -181,7 +184,7 @@ class Inquiry:
             self._deliver([held.publication for held in mine if held.number <= deferred.place])
             mine = [held for held in mine if held.number > deferred.place]
             names = [topic.name for topic in deferred.topics]
-            self._handover.answer(deferred.question, deferred.parts + self._listener.export(names))
+            self._handover.answer(deferred.question, deferred.parts + self._listener.export(names, None))
         if self._came_back:
             self._deferred.clear()
         self._deliver([held.publication for held in mine])

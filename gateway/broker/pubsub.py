@@ -17,11 +17,11 @@ from gateway.broker.durable import Durable
 from gateway.broker.handover import Handover, Question
 from gateway.broker.inquiry import Inquiry
 from gateway.fanout.contracts import Listener, Publication
-from gateway.fanout.handover import TopicRecord
 from gateway.fanout.ids import DurableId
 from gateway.fanout.interest import Interest, TooManyTopics
 from gateway.fanout.names import check_clean
 from gateway.fanout.past import Past, PastUnavailable
+from gateway.fanout.record import PeerPast, TopicRecord
 from gateway.fanout.topic import Topic
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -39,6 +39,8 @@ _CLOCKS_APART_MS = 5_000
 _PATIENCE = _RECOVERY_TIMEOUT + 1.0
 """Seconds a worker that starts waits for the others: one that has just lost its connection answers only when it has
 filled in what it missed. One that hangs must not keep it from starting."""
+_PEERS_PATIENCE = 1.0
+"""Seconds a client that comes back waits for what other workers know."""
 _MAX_HELD = 20_000
 """Messages held back while the hole before them is filled."""
 
@@ -122,6 +124,20 @@ class PubSub:
     def problem(self) -> str | None:
         """Why no messages can arrive just now; None while they can."""
         return self._problem
+
+    async def after(self, channels: Sequence[str], last_event_id: str) -> PeerPast | None:
+        """What the other workers know that came after an id this one doesn't know."""
+        places: list[int] = []
+
+        def came_back() -> None:
+            # While messages are held back, some of those before the question are still to be delivered here.
+            if not self._holding:
+                places.append(self._listener.place)
+
+        answers = await self._handover.ask(channels, _PEERS_PATIENCE, came_back, last_event_id)
+        # The one that knows most of the channels; between the events of two nobody knows the order.
+        best = max(answers, key=len, default=[])
+        return PeerPast(places[0], {record.name: record for record in best}) if best and places else None
 
     async def run(self) -> None:
         """Stay connected until cancelled."""
@@ -377,7 +393,7 @@ class PubSub:
             if self._holding:
                 self._listener.interrupted(pasts)
         else:
-            self._take_over(await self._handover.ask(None, _PATIENCE))
+            self._take_over(await self._handover.ask(None, _PATIENCE, self._question_came_back))
         self._release()
         self._warm = True
         self._problem = None
@@ -394,19 +410,17 @@ class PubSub:
         self._batch = [each for each in self._batch[:count] if each.channel not in known] + self._batch[count:]
         self._last = None
 
+    def _question_came_back(self) -> None:
+        self._held_before_question = len(self._batch)
+
     def _canary_came(self, message: bytes) -> None:
         self._canary.echo(message, complete=not self._holding)
 
     def _question_came(self, message: bytes) -> None:
         question = self._handover.asked(message)
-        if self._handover.is_own(question):
-            if not self._handover.came_back(question):
-                return
-            if self._holding:
-                self._held_before_question = len(self._batch)
-            else:
-                self._inquiry.question_came_back()
-        elif not self._holding:
+        if question is None:
+            return
+        if not self._holding:
             self._inquiry.question_came(question)
         elif self._was_listening:
             # What was missed is still to be filled in; without an answer the other would begin with nothing.
@@ -458,7 +472,7 @@ class PubSub:
         for count, question in questions:
             # An answer holds what came before its question, no less and no more: the rest the other has heard.
             self._deliver(held[begin:count])
-            self._handover.answer(question, self._listener.export(question.channels))
+            self._handover.answer(question, self._listener.export(question.channels, question.after))
             begin = count
         self._deliver(held[begin:])
 

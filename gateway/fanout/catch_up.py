@@ -2,19 +2,24 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from gateway.fanout.budget import Budget
+from gateway.fanout.contracts import Peers
 from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId, parse_durable
 from gateway.fanout.past import Past, PastReader, PastUnavailable
+from gateway.fanout.record import PeerPast
 from gateway.fanout.resume import (
     Limits,
     Replay,
     channels_to_read,
     channels_to_read_last,
+    not_covered,
     replay_after,
     replay_last,
+    replay_with_peers,
 )
 from gateway.fanout.ring import Ring
 from gateway.fanout.topic import Topic
@@ -22,6 +27,9 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 
 _READS_AT_A_TIME = 4
+_QUESTIONS_AT_A_TIME = 32
+_QUESTIONS_PER_SECOND = 50.0
+"""All workers answer each, so what clients make up must not cost more than that."""
 _SHARED_SECONDS = 5.0
 _TRIES = 3
 _MEMORIES = 64
@@ -55,6 +63,7 @@ class CatchUp:
         settings: the limits.
         history: this worker's.
         reader: of durable history.
+        peers: the other workers, asked about ids that are not known here.
         caught_up: waits until all that Redis was given to publish has been delivered here.
         metrics: where reads and gaps are counted.
         clock: event loop time.
@@ -65,18 +74,22 @@ class CatchUp:
         settings: Settings,
         history: History,
         reader: PastReader,
+        peers: Peers,
         caught_up: Callable[[], Awaitable[bool]],
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
         self._history = history
         self._reader = reader
+        self._peers = peers
         self._caught_up = caught_up
         self._limits = Limits(settings.replay_events, settings.replay_bytes)
         self._metrics = metrics
         self._clock = clock
         self._reads: dict[str, _Read] = {}
         self._slots = asyncio.Semaphore(_READS_AT_A_TIME)
+        self._questions: dict[tuple[object, ...], asyncio.Task[PeerPast | None]] = {}
+        self._questions_budget = Budget(_QUESTIONS_PER_SECOND, clock)
         # What was put together for others, as long as nothing has come since.
         self._memories: OrderedDict[tuple[object, ...], Replay] = OrderedDict()
 
@@ -89,6 +102,11 @@ class CatchUp:
         wanted = parse_durable(last_event_id)
         if wanted is not None:
             pasts = await self._pasts(topics, last_event_id, wanted)
+        elif not_covered(topics, last_event_id):
+            peers = await self._asked(topics, last_event_id)
+            # It tells all or nothing of each channel, so it has to know of more of them than this worker does.
+            if peers is not None and len(peers.records) > _named(topics) - len(not_covered(topics, last_event_id)):
+                return self._counted(replay_with_peers(topics, last_event_id, peers, self._limits))
         if pasts:
             return self._counted(replay_after(topics, last_event_id, pasts, self._history, self._limits))
         return self._remembered(
@@ -131,6 +149,19 @@ class CatchUp:
         if replay.gaps:
             self._metrics.gaps["on_return"] += replay.gaps
         return replay
+
+    async def _asked(self, topics: tuple[Topic, ...], last_event_id: str) -> PeerPast | None:
+        """What other workers know that came after an id; None if nobody does, or too much is being asked."""
+        key = (topics, last_event_id)
+        question = self._questions.get(key)
+        if question is None:
+            if len(self._questions) >= _QUESTIONS_AT_A_TIME or not self._questions_budget.take():
+                return None
+            self._metrics.peer_questions += 1
+            names = [topic.name for topic in topics if not topic.is_pattern]
+            question = self._questions[key] = asyncio.create_task(self._peers.after(names, last_event_id))
+            question.add_done_callback(lambda _: self._questions.pop(key, None))
+        return await asyncio.shield(question)
 
     async def _pasts(
         self, topics: tuple[Topic, ...], last_event_id: str, wanted: DurableId
@@ -177,6 +208,10 @@ class CatchUp:
         # What was read may still be on its way through Pub/Sub. Once it is in the rings, it is known to be there.
         await self._caught_up()
         return pasts
+
+
+def _named(topics: Iterable[Topic]) -> int:
+    return sum(not topic.is_pattern for topic in topics)
 
 
 def _take_note(task: asyncio.Task[dict[str, Past]]) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from gateway.fanout.handover import TopicRecord
 from gateway.fanout.ids import DurableId
 from gateway.fanout.past import Past
+from gateway.fanout.record import PeerPast, TopicRecord
 from gateway.fanout.topic import Topic
 
 
@@ -43,11 +43,16 @@ class Listener(Protocol):
     def given_up(self, topic: Topic) -> None:
         """It no longer is."""
 
-    def export(self, channels: Collection[str] | None) -> list[bytes]:
+    @property
+    def place(self) -> int:
+        """How many events have been received: where the newest stands in their order."""
+
+    def export(self, channels: Collection[str] | None, after: str | None) -> list[bytes]:
         """What another worker can use of what this one knows, in parts.
 
         Args:
             channels: which it asks about; None: all.
+            after: the id after which it wants to know what came; None: all that is recent.
         """
 
     def take_over(self, topics: Sequence[Topic], answers: Iterable[list[TopicRecord]]) -> set[str]:
@@ -77,6 +82,13 @@ class Source(Protocol):
     @property
     def problem(self) -> str | None:
         """Why no messages can arrive just now, in a few words; None while they can."""
+
+
+class Peers(Protocol):
+    """The other workers."""
+
+    async def after(self, channels: Sequence[str], last_event_id: str) -> PeerPast | None:
+        """What they know that came after an id this one doesn't know; None if they don't know it, either."""
 
 
 class PublishFailed(Exception):

@@ -5,14 +5,11 @@ that the others give them, because it doesn't know their predecessors. Both trav
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
-import orjson
-
-from gateway.fanout.event import Event
 from gateway.fanout.history import History
-from gateway.fanout.ids import parse_durable
+from gateway.fanout.record import RecordEntry, TopicRecord, dump_part
+from gateway.fanout.resume import covers, find_place
 from gateway.fanout.ring import Entry, Ring, Stretch
 from gateway.fanout.topic import Topic
 
@@ -24,54 +21,56 @@ _TOPICS_PER_PART = 200
 _BYTES_PER_PART = 262_144
 
 
-class TopicRecord(NamedTuple):
-    """One channel as another worker knows it.
-
-    Attributes:
-        name: the channel.
-        since: place in that worker's order from which on `entries` are complete.
-        chain: what the ids of the next messages depend on.
-        entries: place, time in ms, id, the hash in it if a worker gave it, type, whether it is durable, frame.
-    """
-
-    name: str
-    since: int
-    chain: list[Any]
-    entries: list[list[Any]]
-
-
 def export(history: History, topics: Iterable[Topic], now: float) -> list[bytes]:
     """This worker's recent events, in parts small enough to be published."""
+    oldest = now - _MAX_AGE
+
+    def records() -> Iterator[TopicRecord]:
+        for topic in topics:
+            if topic.is_pattern or topic.ring is None or not topic.confirmed:
+                continue
+            entries = topic.ring.after(-1)
+            recent = [entry for entry in entries if entry.time >= oldest]
+            since = entries[len(entries) - len(recent) - 1].seq if len(recent) < len(entries) else topic.ring.since
+            yield _record(history, topic, since, recent)
+
+    return _parts(records())[0]
+
+
+def export_after(history: History, topics: Iterable[Topic], last_event_id: str) -> list[bytes]:
+    """What came after an id, on those of the topics where this worker has all of it; nothing for an unknown id."""
+    known = [topic for topic in topics if topic.confirmed and not topic.is_pattern]
+    place = find_place(known, last_event_id)
+    if place is None:
+        return []
+    parts, complete = _parts(
+        _record(history, topic, place.seq, topic.ring.after(place.seq))
+        for topic in known
+        if topic.ring is not None and covers(topic, place)
+    )
+    return parts if complete else []
+
+
+def _parts(records: Iterable[TopicRecord]) -> tuple[list[bytes], bool]:
+    """Records put together, as far as they aren't too much in all, and whether that was everything."""
     parts: list[bytes] = []
     part: list[TopicRecord] = []
     part_bytes = total = 0
-    for topic in topics:
-        if topic.is_pattern or topic.ring is None or not topic.confirmed:
-            continue
-        record, size = _record(history, topic, topic.ring, now - _MAX_AGE)
+    complete = True
+    for record in records:
+        size = sum(len(entry.frame) for entry in record.entries)
         total += size
         if total > _MAX_BYTES:
+            complete = False
             break
         part.append(record)
         part_bytes += size
         if len(part) >= _TOPICS_PER_PART or part_bytes > _BYTES_PER_PART:
-            parts.append(orjson.dumps([list(record) for record in part]))
+            parts.append(dump_part(part))
             part, part_bytes = [], 0
     if part:
-        parts.append(orjson.dumps([list(record) for record in part]))
-    return parts
-
-
-def parse_part(part: bytes) -> list[TopicRecord]:
-    """The records of a part.
-
-    Raises:
-        ValueError: it isn't one.
-    """
-    try:
-        return [TopicRecord(*record) for record in orjson.loads(part)]
-    except TypeError as error:
-        raise ValueError(str(error)) from None
+        parts.append(dump_part(part))
+    return parts, complete
 
 
 def take_over(
@@ -95,19 +94,17 @@ def take_over(
     main = known[0] if known else {}
     stretch = Stretch(history.seq)
     entries = sorted(
-        ((entry, record.name) for record in main.values() for entry in record.entries), key=lambda each: each[0][0]
+        ((entry, record.name) for record in main.values() for entry in record.entries), key=lambda each: each[0].seq
     )
-    theirs = [entry[0] for entry, _ in entries]
+    theirs = [entry.seq for entry, _ in entries]
     for name, record in main.items():
         wanted[name].ring = Ring(stretch.begin + bisect_right(theirs, record.since), stretch)
         history.chain(name).restore(record.chain)
     now_ms = history.now_ms()
-    for place, ((_, time_ms, id_, ring_hash, type_, durable, frame), name) in enumerate(entries, stretch.begin + 1):
+    for place, (entry, name) in enumerate(entries, stretch.begin + 1):
         history.seq = place
-        event = Event(frame.encode(), type_, id_, parse_durable(id_) if durable else None)
-        event.ring_hash = ring_hash
-        age = max(0, now_ms - time_ms) / 1000
-        history.put(wanted[name], Entry(place, name, event, time_ms, now - age, 0))
+        age = max(0, now_ms - entry.time_ms) / 1000
+        history.put(wanted[name], Entry(place, name, entry.event(), entry.time_ms, now - age, 0))
     for answer in known[1:]:
         for name, record in answer.items():
             if wanted[name].ring is None:  # at least the ids of what comes will be those of the others
@@ -119,25 +116,21 @@ def take_over(
     return {name for answer in known for name in answer}
 
 
-def _record(history: History, topic: Topic, ring: Ring, oldest: float) -> tuple[TopicRecord, int]:
-    entries: list[list[Any]] = []
-    since = ring.since
-    size = 0
-    for entry in ring.after(-1):
-        if entry.time < oldest:
-            since = entry.seq
-            continue
-        event = entry.event
-        size += len(event.frame)
-        entries.append(
-            [
+def _record(history: History, topic: Topic, since: int, entries: Iterable[Entry]) -> TopicRecord:
+    return TopicRecord(
+        topic.name,
+        since,
+        history.chain(topic.name).saved(),
+        [
+            RecordEntry(
                 entry.seq,
                 entry.time_ms,
-                event.id,
-                event.ring_hash,
-                event.type,
-                event.durable is not None,
-                event.frame.decode(),
-            ]
-        )
-    return TopicRecord(topic.name, since, history.chain(topic.name).saved(), entries), size
+                entry.event.id,
+                entry.event.ring_hash,
+                entry.event.type,
+                entry.event.durable is not None,
+                entry.event.frame.decode(),
+            )
+            for entry in entries
+        ],
+    )

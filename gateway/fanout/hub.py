@@ -12,13 +12,14 @@ from gateway.fanout.contracts import Publication
 from gateway.fanout.encoding import Encoding
 from gateway.fanout.event import RESERVED_PREFIX, Event, Undeliverable, parse
 from gateway.fanout.gaps import gap
-from gateway.fanout.handover import TopicRecord, export, take_over
+from gateway.fanout.handover import export, export_after, take_over
 from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId
 from gateway.fanout.interest import Interest, TooManyTopics
 from gateway.fanout.past import Past
 from gateway.fanout.pinger import Pinger
 from gateway.fanout.policies import Policies
+from gateway.fanout.record import TopicRecord
 from gateway.fanout.sending import Behind, send_all
 from gateway.fanout.slices import Slices
 from gateway.fanout.subscriber import QUEUE, Sink, Subscriber, gone
@@ -236,16 +237,24 @@ class Hub:
         """Every durable message up to this id, on channels that were subscribed to, has been received."""
         return self.history.heard
 
-    def export(self, channels: Collection[str] | None) -> list[bytes]:
+    @property
+    def place(self) -> int:
+        """How many events have been received: where the newest stands in their order."""
+        return self.history.seq
+
+    def export(self, channels: Collection[str] | None, after: str | None) -> list[bytes]:
         """What another worker can use of what this one knows, in parts.
 
         Args:
             channels: which it asks about; None: all.
+            after: the id after which it wants to know what came; None: all that is recent.
         """
-        if channels is None:
-            return export(self.history, self._interest, self._clock())
-        found = (self._interest.find(name, False) for name in channels)
-        return export(self.history, [topic for topic in found if topic is not None], self._clock())
+        topics: Iterable[Topic] = self._interest
+        if channels is not None:
+            topics = [topic for name in channels if (topic := self._interest.find(name, False)) is not None]
+        if after is None:
+            return export(self.history, topics, self._clock())
+        return export_after(self.history, topics, after)
 
     def take_over(self, topics: Sequence[Topic], answers: Iterable[list[TopicRecord]]) -> set[str]:
         """Take over what other workers know of topics that are not opened yet; returns the channels they knew."""

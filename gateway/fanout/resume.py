@@ -9,11 +9,13 @@ from gateway.fanout.gaps import gap
 from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId, parse_durable
 from gateway.fanout.past import Past
+from gateway.fanout.record import PeerPast
 from gateway.fanout.ring import Stretch
 from gateway.fanout.topic import Topic
 
 _START = DurableId(0, 0)
 _SECOND_MS = 1_000
+_BEFORE_ALL = 1 << 60
 
 
 class Replay:
@@ -49,7 +51,7 @@ class Limits(NamedTuple):
     bytes: int
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where an event stands in the order, and in which stretch of it, if in any."""
 
     seq: int
@@ -69,8 +71,8 @@ def channels_to_read(topics: Iterable[Topic], last_event_id: str) -> list[str]:
     """The channels for which this worker's rings can't tell what came after the id, and Redis may."""
     if parse_durable(last_event_id) is None:
         return []
-    place = _find(topics, last_event_id)
-    return [topic.name for topic in topics if not topic.is_pattern and not _covers(topic, place)]
+    place = find_place(topics, last_event_id)
+    return [topic.name for topic in topics if not topic.is_pattern and not covers(topic, place)]
 
 
 def channels_to_read_last(topics: Iterable[Topic], count: int) -> list[str]:
@@ -80,6 +82,39 @@ def channels_to_read_last(topics: Iterable[Topic], count: int) -> list[str]:
         for topic in topics
         if not topic.is_pattern and (topic.ring is None or len(topic.ring.last(count)) < count)
     ]
+
+
+def not_covered(topics: Iterable[Topic], last_event_id: str) -> list[str]:
+    """The channels of which this worker can't tell all that came after an id."""
+    place = find_place(topics, last_event_id)
+    return [topic.name for topic in topics if not topic.is_pattern and not covers(topic, place)]
+
+
+def replay_with_peers(topics: Iterable[Topic], last_event_id: str, peers: PeerPast, limits: Limits) -> Replay:
+    """What came after an id that another worker knows: what that one had of it, then what this one has had since.
+
+    Args:
+        topics: the client's.
+        last_event_id: where it was.
+        peers: what the other worker had.
+        limits: of what is sent again.
+    """
+    gaps: list[tuple[str, Event]] = []
+    pieces: list[_Piece] = []
+    for topic in topics:
+        record = None if topic.is_pattern else peers.records.get(topic.name)
+        clock = _START
+        if record is None or topic.ring is None or topic.ring.since > peers.place:
+            # Nothing of it from this worker, either: between the events of two nobody knows the order.
+            gaps.append((topic.name, gap(topic.name, "not_kept", last_event_id)))
+        else:
+            for entry in record.entries:
+                event = entry.event()
+                clock = max(clock, event.durable or clock)
+                # Before all places of this worker's.
+                pieces.append(_Piece(clock, False, entry.seq - _BEFORE_ALL, topic.name, event))
+        pieces += _from_ring(topic, peers.place, clock)
+    return _in_order(pieces, gaps, limits, last_event_id)
 
 
 def replay_after(
@@ -94,7 +129,7 @@ def replay_after(
         history: this worker's.
         limits: of what is sent again.
     """
-    place = _find(topics, last_event_id)
+    place = find_place(topics, last_event_id)
     durable = parse_durable(last_event_id)
     gaps: list[tuple[str, Event]] = []
     pieces: list[_Piece] = []
@@ -104,7 +139,7 @@ def replay_after(
 
     for topic in topics:
         past = None if pasts is None else pasts.get(topic.name)
-        if place is not None and _covers(topic, place):
+        if place is not None and covers(topic, place):
             pieces += _from_ring(topic, place.seq, _START)
         elif durable is None or topic.is_pattern:
             missing(topic, "unknown_id" if place is None else "not_kept")
@@ -138,24 +173,25 @@ def _by_clock(piece: _Piece) -> tuple[DurableId, bool, int]:
     return piece[:3]
 
 
-def _find(topics: Iterable[Topic], last_event_id: str) -> _Place | None:
+def find_place(topics: Iterable[Topic], last_event_id: str) -> Place | None:
+    """Where the event with an id stands; None if it is in none of the rings."""
     # A publisher may use the same id on several channels; the earliest place loses nothing.
     found = [
-        _Place(seq, topic.ring.stretch if topic.ring.stretch is not None and seq in topic.ring.stretch else None)
+        Place(seq, topic.ring.stretch if topic.ring.stretch is not None and seq in topic.ring.stretch else None)
         for topic in topics
         if topic.ring is not None and (seq := topic.ring.find(last_event_id)) is not None
     ]
     return min(found, key=lambda place: place.seq, default=None)
 
 
-def _covers(topic: Topic, place: _Place | None) -> bool:
+def covers(topic: Topic, place: Place | None) -> bool:
     """Whether all that came on the topic after a place is in its ring."""
     if place is None or topic.ring is None or topic.ring.since > place.seq:
         return False
     return place.stretch is None or topic.ring.stretch is place.stretch
 
 
-def _later(topic: Topic, place: _Place | None, last_event_id: str) -> int | None:
+def _later(topic: Topic, place: Place | None, last_event_id: str) -> int | None:
     """The place from which on everything in the topic's ring came after the id."""
     ring = topic.ring
     if ring is None:

@@ -49,6 +49,8 @@ class Departure:
         """The request is answered, or in other hands."""
         if self._leaving is not None:
             self._leaving.cancel()
+            # Else its traceback would hold this, and with it the whole request, until the garbage collector comes by.
+            self._leaving = None
 
     async def _left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

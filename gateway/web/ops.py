@@ -82,6 +82,7 @@ class _Collector(Collector):
         yield _counter("recovered", "Durable events fetched after a lost connection to Redis.", counts.recovered)
         yield _counter("replayed", "Events sent again to clients that came back.", counts.replayed)
         yield _counter("history_reads", "Reads of durable history for clients that came back.", counts.history_reads)
+        yield _counter("peer_questions", "Questions to other workers about unknown ids.", counts.peer_questions)
         yield _counter("gaps", "Gap events sent, by reason.", counts.gaps, "reason")
         yield _counter("redis_connects", "Connections made to Redis.", counts.redis_connects)
         yield _counter("streams_opened", "Streams begun.", counts.streams_opened)
