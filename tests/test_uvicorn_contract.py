@@ -5,9 +5,12 @@ When a new uvicorn fails here, read gateway/server/protocol.py against its httpt
 
 import asyncio
 import inspect
+from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import uvicorn
+import uvloop
 from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -84,6 +87,47 @@ def test_the_head_goes_through_uvicorn_and_the_body_does_not() -> None:
     assert protocol not in protocol.connections
     assert stream.handed.registry is protocol.connections
     assert protocol.timeout_keep_alive_task is None, "uvicorn would close the stream when it fires"
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "::1", "unix"])
+@pytest.mark.parametrize("protocol_class", [HttpToolsProtocol, GatewayProtocol])
+def test_addresses_are_those_of_the_sockets(
+    protocol_class: type[HttpToolsProtocol], where: str, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "worker.sock")
+    scopes: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await send({"type": "http.response.start", "status": 204, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask() -> tuple[Any, Any]:
+        config = uvicorn.Config(app, http=protocol_class, lifespan="off", log_config=None)
+        config.uds = path if where == "unix" else None
+        loop = asyncio.get_running_loop()
+
+        def protocol() -> HttpToolsProtocol:
+            return protocol_class(config, ServerState(), {})
+
+        if where == "unix":
+            server: asyncio.AbstractServer = await loop.create_unix_server(protocol, path)
+            reader, writer = await asyncio.open_unix_connection(path)
+            expected: tuple[Any, Any] = ((path, None), None)
+        else:
+            server = await loop.create_server(protocol, where, 0)
+            listening = server.sockets[0].getsockname()[:2]
+            reader, writer = await asyncio.open_connection(*listening)
+            expected = (listening, writer.get_extra_info("sockname")[:2])
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 204")
+        writer.close()
+        server.close()
+        return expected
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        expected = runner.run(ask())
+    assert (scopes[0]["server"], scopes[0]["client"], scopes[0]["scheme"]) == (*expected, "http")
 
 
 def test_http_1_0_is_not_announced_as_chunked() -> None:

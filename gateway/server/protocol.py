@@ -9,6 +9,7 @@ import weakref
 from collections import deque
 from typing import Any
 
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.web.direct import EXTENSION, Connection, DirectStream
@@ -27,6 +28,19 @@ class GatewayProtocol(HttpToolsProtocol):
         # A single header that never ends is not shown by the parser, so what was fed is counted as well.
         self._unparsed_bytes = 0
         self._unfinished: deque[RequestResponseCycle] = deque()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # Not uvicorn's own: it asks a socket object for the addresses, which uvloop has to make and then keeps for as
+        # long as the stream lasts. uvloop has looked them up already.
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        self.scheme = "http"
+        if self.config.uds:
+            self.server = (self.config.uds, None)
+        else:
+            self.server = _host_and_port(transport.get_extra_info("sockname"))
+            self.client = _host_and_port(transport.get_extra_info("peername"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -135,6 +149,11 @@ class _Handle:
         # The client left while its stream was being made; nobody will tell the stream any more.
         asyncio.get_running_loop().call_soon(stream.connection_lost, None)
         return Connection(transport, True, protocol.connections)
+
+
+def _host_and_port(address: tuple[Any, ...] | None) -> tuple[str, int] | None:
+    """Without what IPv6 has behind them; None of a connection that was reset before anybody asked."""
+    return (address[0], address[1]) if address else None
 
 
 def _error_head(status: int, body: bytes) -> bytes:
