@@ -25,11 +25,13 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
         self.written = b""
+        self.writes = 0
         self.protocol: asyncio.BaseProtocol | None = None
         self.closed = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
+        self.writes += 1
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self.protocol = protocol
@@ -87,6 +89,33 @@ def test_the_head_goes_through_uvicorn_and_the_body_does_not() -> None:
     assert protocol not in protocol.connections
     assert stream.handed.registry is protocol.connections
     assert protocol.timeout_keep_alive_task is None, "uvicorn would close the stream when it fires"
+
+
+def test_a_head_that_was_taken_is_not_sent_by_itself() -> None:
+    class Taking(Stream):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            handle = scope["extensions"]["gateway.direct"]
+            handle.prepare()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            head = handle.take_head()
+            handle.hand_over(cast(Any, self)).transport.write(head + b"BODY")
+
+    _, transport = asyncio.run(_serve(Taking(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert transport.written.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert transport.written.endswith(b"\r\n\r\nBODY")
+    assert transport.writes == 1
+
+
+def test_a_request_that_fails_once_its_head_is_held_ends_the_connection() -> None:
+    class Failing(Stream):
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            scope["extensions"]["gateway.direct"].prepare()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            raise ValueError
+
+    _, transport = asyncio.run(_serve(Failing(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+    assert transport.closed
+    assert transport.written == b""
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "::1", "unix"])

@@ -107,14 +107,15 @@ class GatewayProtocol(HttpToolsProtocol):
 
 
 class _Handle:
-    """One request that can be handed over; see `gateway.web.direct.DirectHandle`."""
+    """One request that can be handed over; see `gateway.web.subscribe.HeadHandle`."""
 
-    __slots__ = ("_cycle", "_protocol", "chunked")
+    __slots__ = ("_cycle", "_head", "_protocol", "chunked")
 
     def __init__(self, protocol: GatewayProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         # The task that answers the request holds it; a reference back would be a circle in every request.
         self._cycle = weakref.ref(cycle)
+        self._head: _Head | None = None
         self.chunked = cycle.scope["http_version"] == "1.1"
 
     @property
@@ -127,9 +128,17 @@ class _Handle:
         return cycle
 
     def prepare(self) -> None:
+        cycle = self._running()
         if not self.chunked:
             # Otherwise uvicorn announces chunks to a client that doesn't know them.
-            self._running().chunked_encoding = False
+            cycle.chunked_encoding = False
+        self._head = _Head(cycle.transport)
+        cycle.transport = self._head  # type: ignore[assignment]
+
+    def take_head(self) -> bytes:
+        assert self._head is not None, "used before prepare"
+        data, self._head.data = self._head.data, b""
+        return data
 
     def hand_over(self, stream: DirectStream) -> Connection:
         protocol, cycle = self._protocol, self._running()
@@ -142,6 +151,8 @@ class _Handle:
         protocol._unset_keepalive_if_required()
         protocol.connections.discard(protocol)
         protocol._let_go()
+        if (head := self.take_head()) and not transport.is_closing():
+            transport.write(head)
         if not cycle.disconnected:
             protocol.flow.resume_reading()
             transport.set_protocol(stream)
@@ -149,6 +160,25 @@ class _Handle:
         # The client left while its stream was being made; nobody will tell the stream any more.
         asyncio.get_running_loop().call_soon(stream.connection_lost, None)
         return Connection(transport, True, protocol.connections)
+
+
+class _Head:
+    """Takes the transport's place in a request and holds back what is written: the response's head."""
+
+    __slots__ = ("_transport", "data")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        self._transport.close()
 
 
 def _host_and_port(address: tuple[Any, ...] | None) -> tuple[str, int] | None:
