@@ -30,6 +30,7 @@ from gateway.web.ops import Ops
 from gateway.web.origins import Origins
 from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
 from gateway.web.publish import Publish
+from gateway.web.shortcut import Shortcut
 from gateway.web.subscribe import Subscribe
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Gateway:
             settings, self.hub.history, self.durable, self.pubsub, self.canary.caught_up, self.metrics, clock
         )
         self._origins = Origins(settings)
+        self._subscribe = Subscribe(settings, self.hub, self.catch_up, self.metrics)
         self._redis_cli = redis_cli
         self.app = Starlette(
             routes=self._routes(),
@@ -80,18 +82,18 @@ class Gateway:
             middleware=[
                 *([Middleware(TrustedHostMiddleware, settings.allowed_hosts)] if settings.allowed_hosts else []),
                 Middleware(self._origins.wrap),
+                Middleware(Shortcut, "/events", self._subscribe),
             ],
             lifespan=self._lifespan,
         )
 
     def _routes(self) -> list[BaseRoute]:
-        subscribe = Subscribe(self.settings, self.hub, self.catch_up, self.metrics)
         publish = Publish(self.settings, self.publisher, self._origins, self.metrics)
         page = ConsolePage(self.settings, console.page(self._redis_cli), console.content_security_policy())
         ops = Ops(self.hub, self.interest, self.pubsub, self.metrics)
         return [
-            Route("/events", subscribe, methods=["GET", "POST"]),
-            Route("/events/{channel:channel}", subscribe, methods=["GET"]),
+            Route("/events", self._subscribe, methods=["GET", "POST"]),
+            Route("/events/{channel:channel}", self._subscribe, methods=["GET"]),
             Route("/publish/{channel:channel}", publish, methods=["POST"]),
             Route("/healthz", ops.healthz),
             Route("/readyz", ops.readyz),

@@ -28,7 +28,7 @@ def channel_in_path(scope: Scope) -> str | None:
     Raises:
         Problem: 400, not UTF-8.
     """
-    channel: str | None = scope["path_params"].get("channel")
+    channel: str | None = scope.get("path_params", {}).get("channel")
     if channel is not None and "\ufffd" in channel:  # servers put it where bytes are no UTF-8
         try:
             unquote_to_bytes(scope.get("raw_path") or b"").decode()
