@@ -73,8 +73,8 @@ def main(
     with stage() as ground:
         with progress_bar() as progress:
             comparison.run(ground, progress)
-        about = machine(ground.directory)
-    _show(comparison)
+        about = {**machine(ground.directory), "listen queues": ground.listen_queue}
+    _show(comparison, ground.listen_queue)
     if json_file:
         _write_json(json_file, comparison, about)
     if charts:
@@ -157,7 +157,7 @@ def console() -> Console:
     return shown if shown.is_terminal else Console(width=170, highlight=False)
 
 
-def _show(comparison: Comparison) -> None:
+def _show(comparison: Comparison, listen_queue: str) -> None:
     out = console()
     for letter, rows in comparison.found.items():
         out.print(scenario_table(f"({letter}) {SCENARIOS[letter].title}", rows))
@@ -165,6 +165,7 @@ def _show(comparison: Comparison) -> None:
             out.print(sentence, soft_wrap=True)
     for name, why in comparison.left_out.items():
         out.print(f"Left out: {name}. {why}", soft_wrap=True)
+    out.print(listen_queue, soft_wrap=True)
     out.print(aims_table(list(verdicts(comparison.found))))
 
 

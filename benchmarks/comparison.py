@@ -12,6 +12,7 @@ from benchmarks.rows import ROWS, missing
 from benchmarks.scenario import SCENARIOS
 from benchmarks.stage import Stage
 from gateway.bench import server
+from gateway.bench.listen_queue import long_listen_queues
 from gateway.bench.machine import orderly_end, split_cores
 from gateway.bench.session import Progress
 
@@ -21,10 +22,11 @@ def stage() -> Iterator[Stage]:
     """A place for a run: pinned, with a Redis and a directory of its own."""
     with ExitStack() as stack:
         stack.enter_context(orderly_end())
+        listen_queue = stack.enter_context(long_listen_queues())
         server_cores, load_cores = stack.enter_context(split_cores())
         directory = Path(stack.enter_context(TemporaryDirectory(prefix="gateway-benchmarks-")))
         redis_url = stack.enter_context(server.redis_server(load_cores))
-        yield Stage(redis_url, frozenset(server_cores), frozenset(load_cores), directory)
+        yield Stage(redis_url, frozenset(server_cores), frozenset(load_cores), directory, listen_queue)
 
 
 class Comparison:

@@ -45,7 +45,7 @@ static int tcp(int port, int listening) {
     if (listening) {
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one); /* inherited by what is accepted */
-        if (bind(fd, (struct sockaddr *)&at, sizeof at) || listen(fd, 4096)) die("listen");
+        if (bind(fd, (struct sockaddr *)&at, sizeof at) || listen(fd, 16384)) die("listen");
     } else if (connect(fd, (struct sockaddr *)&at, sizeof at)) {
         die("connect to Redis");
     }

@@ -24,7 +24,7 @@ class Limit:
         self._redis = socket.create_connection(("127.0.0.1", redis_port))
         self._redis.sendall(command(b"PSUBSCRIBE", b"*"))
         self._parser = hiredis.Reader()
-        self._door = socket.create_server(("127.0.0.1", port), backlog=4096)
+        self._door = socket.create_server(("127.0.0.1", port), backlog=16_384)
         self._poller = select.epoll()
         for one in (self._redis, self._door):
             self._poller.register(one, select.EPOLLIN)

@@ -33,7 +33,7 @@ http {{
     tcp_nodelay on;
     nchan_shared_memory_size 512M;
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=16384;
         location = /events {{
             nchan_subscriber eventsource;
             nchan_channel_id $arg_channel;

@@ -13,9 +13,11 @@ class Stage:
         server_cores: for the server and what stands in front of it.
         load_cores: for everything else.
         directory: for sockets, configurations and logs.
+        listen_queue: how many clients may connect at once, in a sentence.
     """
 
     redis_url: str
     server_cores: frozenset[int]
     load_cores: frozenset[int]
     directory: Path
+    listen_queue: str

@@ -297,7 +297,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     directory = tmp_path_factory.mktemp("benchmarks")
     cores = frozenset(os.sched_getaffinity(0))
     with RedisServer(directory) as redis:
-        yield Stage(redis.url, cores, cores, directory)
+        yield Stage(redis.url, cores, cores, directory, "")
 
 
 def run(stage: Stage, name: str, scenario: Scenario = SMALL) -> Figures:

@@ -26,6 +26,12 @@ _ALL_DIRECT = 300
 # must not wait that long.
 _ALL_PORTABLE = 10
 
+_BACKLOG = 16_384
+"""Connections that may wait to be accepted, if net.core.somaxconn is as large: what a worker takes in two seconds.
+
+What comes beyond is dropped: a client's kernel tries again after a second; nginx, at a unix socket, fails at once.
+"""
+
 
 class GatewayServer(uvicorn.Server):
     """Serves one worker.
@@ -64,7 +70,7 @@ class GatewayServer(uvicorn.Server):
                 access_log=settings.access_log,
                 proxy_headers=False,
                 server_header=False,
-                backlog=4096,
+                backlog=_BACKLOG,
                 # Seconds; uvicorn says int and hands it to asyncio, which takes fractions.
                 timeout_graceful_shutdown=settings.shutdown_timeout - settings.drain_window,  # type: ignore[arg-type]
             )
