@@ -107,7 +107,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
 
 class _Handle:
-    """One request that can be handed over; see `gateway.web.subscribe.HeadHandle`."""
+    """One request that can be handed over; see `gateway.web.direct.DirectHandle`."""
 
     __slots__ = ("_cycle", "_head", "_protocol", "chunked")
 
@@ -156,10 +156,10 @@ class _Handle:
         if not cycle.disconnected:
             protocol.flow.resume_reading()
             transport.set_protocol(stream)
-            return Connection(transport, protocol.flow.write_paused, protocol.connections)
+            return Connection(transport, protocol.connections)
         # The client left while its stream was being made; nobody will tell the stream any more.
         asyncio.get_running_loop().call_soon(stream.connection_lost, None)
-        return Connection(transport, True, protocol.connections)
+        return Connection(transport, protocol.connections)
 
 
 class _Head:

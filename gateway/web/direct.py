@@ -30,6 +30,9 @@ class DirectHandle(Protocol):
     def prepare(self) -> None:
         """To be called before the response head is sent."""
 
+    def take_head(self) -> bytes:
+        """The response head, held back so that it goes out with what follows; untaken, `hand_over` sends it."""
+
     def hand_over(self, stream: "DirectStream") -> "Connection":
         """Give the connection to the stream; the request is complete for the server."""
 
@@ -39,15 +42,13 @@ class Connection:
 
     Attributes:
         transport: to write to.
-        paused: whether the transport is full at the moment.
         registry: the server's open connections; holds the stream until it is gone.
     """
 
-    __slots__ = ("paused", "registry", "transport")
+    __slots__ = ("registry", "transport")
 
-    def __init__(self, transport: asyncio.Transport, paused: bool, registry: MutableSet[Any]) -> None:
+    def __init__(self, transport: asyncio.Transport, registry: MutableSet[Any]) -> None:
         self.transport = transport
-        self.paused = paused
         self.registry = registry
 
 
@@ -86,6 +87,9 @@ class DirectStream(asyncio.Protocol):
 
     def begin(self, handle: DirectHandle, first: bytes) -> None:
         """Take the connection over and send `first`, framed already, then what has queued since joining."""
+        if self._subscriber.closed is None:  # else `first` isn't sent
+            # In one write, which wakes the client and is the dearest system call of all that opening a stream takes.
+            first = handle.take_head() + first
         connection = handle.hand_over(self)
         transport = connection.transport
         self._transport = transport
@@ -153,7 +157,9 @@ def _sender(transport: asyncio.Transport) -> Callable[[bytes], int]:
     """What sends bytes on the connection of a transport that holds none."""
     if transport.get_extra_info("sslcontext") is None:
         # From here on `connection_lost` comes before the descriptor is closed, whatever ends the connection.
-        return _BorrowedSocket(fileno=transport.get_extra_info("socket").fileno()).send
+        # All of this is known; left to itself the socket would ask the kernel.
+        file = transport.get_extra_info("socket").fileno()
+        return _BorrowedSocket(-1, socket.SOCK_STREAM, 0, file).send
 
     def send(piece: bytes) -> int:
         transport.write(piece)

@@ -42,6 +42,8 @@ class PortableStream(EventSourceResponse):
                 await super().__call__(scope, receive, send)
         finally:
             self._hub.leave(self._subscriber, "client")
+            # They refer to each other; without this they would stay until the garbage collector comes by.
+            self._subscriber.sink = None
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         yield self._first

@@ -1,7 +1,6 @@
 """GET and POST /events: open a stream."""
 
 import random
-from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -24,13 +23,6 @@ from gateway.web.portable import PortableStream
 from gateway.web.problem import Problem
 from gateway.web.stream_request import StreamRequest, from_json, from_query
 from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
-
-
-class HeadHandle(DirectHandle, Protocol):
-    """A handle that holds the response's head back, so that it goes out with what follows it."""
-
-    def take_head(self) -> bytes:
-        """The head, to be sent by the caller; a head that nobody takes is sent when the request is handed over."""
 
 
 class Subscribe:
@@ -73,7 +65,7 @@ class Subscribe:
             departure.stop()
 
     async def _ready(
-        self, request: StreamRequest, scope: Scope, handle: HeadHandle | None, departure: Departure
+        self, request: StreamRequest, scope: Scope, handle: DirectHandle | None, departure: Departure
     ) -> tuple[Subscriber, bytes]:
         """A subscriber that has joined, and what its stream begins with.
 
@@ -111,8 +103,8 @@ class Subscribe:
             return from_json(self._settings, scope["query_string"], body, scope["headers"])
         return from_query(self._settings, scope["query_string"], channel_in_path(scope), scope["headers"])
 
-    def _handle(self, scope: Scope) -> HeadHandle | None:
-        handle: HeadHandle | None = scope.get("extensions", {}).get(EXTENSION)
+    def _handle(self, scope: Scope) -> DirectHandle | None:
+        handle: DirectHandle | None = scope.get("extensions", {}).get(EXTENSION)
         # uvicorn would frame an HTTP/1.0 response as chunks, which that version doesn't know (RFC 9112, 7.1);
         # the direct path can send it as it is, so there it is taken even if `portable` is asked for.
         if handle is not None and handle.chunked and self._settings.delivery == "portable":
@@ -125,7 +117,7 @@ class Subscribe:
             )
         return handle
 
-    async def _begin_direct(self, handle: HeadHandle, send: Send, subscriber: Subscriber, first: bytes) -> None:
+    async def _begin_direct(self, handle: DirectHandle, send: Send, subscriber: Subscriber, first: bytes) -> None:
         try:
             handle.prepare()
             await send({"type": "http.response.start", "status": 200, "headers": _direct_headers(subscriber)})
@@ -134,9 +126,6 @@ class Subscribe:
             if handle.gone and isinstance(error, RuntimeError):
                 return  # uvloop says so of a transport that closed just now
             raise
-        if subscriber.closed is None:  # else `first` isn't sent
-            # In one write, which wakes the client and is the dearest system call of all that opening a stream takes.
-            first = handle.take_head() + first
         DirectStream(self._hub, subscriber).begin(handle, first)
 
     async def _first(self, request: StreamRequest, subscriber: Subscriber) -> bytes:
