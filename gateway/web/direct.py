@@ -81,7 +81,7 @@ class DirectStream(asyncio.Protocol):
     def __init__(self, hub: Hub, subscriber: Subscriber) -> None:
         self._hub = hub
         self._subscriber = subscriber
-        self._send: Callable[[bytes], int] = queue
+        self._send: Callable[[bytes], int] | None = None
         self._transport: asyncio.Transport | None = None
         self._registry: MutableSet[Any] = set()
 
@@ -97,7 +97,6 @@ class DirectStream(asyncio.Protocol):
         self._registry.add(self)
         if transport.is_closing():  # the client has left; connection_lost follows
             return
-        self._send = _sender(transport)
         subscriber = self._subscriber
         subscriber.sink = self
         transport.set_write_buffer_limits(high=0)
@@ -117,10 +116,16 @@ class DirectStream(asyncio.Protocol):
         subscriber = self._subscriber
         if subscriber.closed is not None or self._transport is None:
             return
-        subscriber.send = self._send
+        subscriber.send = self._send or self._send_first
         waiting = subscriber.take()
         if waiting:
             self._transport.write(waiting)
+
+    def _send_first(self, piece: bytes) -> int:
+        # Not before there is something to send: a tenth of opening a stream, at the moment when all come at once.
+        assert self._transport is not None
+        self._send = self._subscriber.send = _sender(self._transport)
+        return self._send(piece)
 
     def send_rest(self, rest: bytes) -> None:
         if self._transport is not None:
