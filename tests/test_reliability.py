@@ -139,6 +139,7 @@ def test_drop_oldest_keeps_the_stream_and_says_what_it_did(
         _flood(worker, redis_server, channel, healthy)
         assert metric(worker, "queued_bytes") <= 600_000
         assert metric(worker, "dropped_events_total") > 0
+        assert metric(worker, "gaps_total", reason="overflow") == 1
         got = slow.read_until(b"<299>")
         slow.socket.close()
     assert b'event: gateway.gap\ndata: {"channel":"%b","reason":"overflow"' % channel.encode() in got

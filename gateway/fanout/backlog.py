@@ -66,6 +66,11 @@ class Backlog:
         self.dropped = 0
         self.since = now
 
+    @property
+    def gaps(self) -> int:
+        """How many gap events what waits begins with."""
+        return len(self._dropped_channels)
+
     def add(self, data: bytes, events: int, channel: str, policy: Policy) -> bool:
         """Let a piece wait.
 

@@ -453,11 +453,12 @@ class Hub:
             if backlog is None:
                 backlog = subscriber.backlog = Backlog(self._limits, now)
                 self._behind.add(subscriber)
-            dropped = backlog.dropped
+            dropped, gaps = backlog.dropped, backlog.gaps
             if not backlog.add(pieces[subscriber.encoding], len(events), channel, policy):
                 self.drop(subscriber, "overflow")
                 continue
             self._metrics.dropped_events += backlog.dropped - dropped
+            self._metrics.gaps["overflow"] += backlog.gaps - gaps
             if subscriber.sink is not None:
                 subscriber.sink.wake()
 
