@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from gateway.fanout.ages import Ages
 from gateway.fanout.backlog import Backlog, QueueLimits
@@ -44,6 +45,17 @@ class TurnedAway(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class _Waiting(NamedTuple):
+    """A subscriber that waits for Redis' confirmation, and until when."""
+
+    waiter: asyncio.Future[None]
+    deadline: float
+
+    def wake(self) -> None:
+        if not self.waiter.done():
+            self.waiter.set_result(None)
 
 
 class _Run:
@@ -98,7 +110,8 @@ class Hub:
         self._subscribers: set[Subscriber] = set()
         self._behind: set[Subscriber] = set()
         self._ending: deque[tuple[float, Sink]] = deque()
-        self._waiting: set[asyncio.Timeout] = set()
+        # No timer for each: thousands may wait for the same answer of Redis.
+        self._waiting: dict[Subscriber, _Waiting] = {}
         self._log_refused = Throttle(1.0, clock)
         self._last_event: Event | None = None
         self._slices = Slices(self._queue_slice)
@@ -144,31 +157,34 @@ class Hub:
         return subscriber
 
     async def confirmed(self, subscriber: Subscriber) -> None:
-        """Wait until Redis has confirmed all it wants: what is published from then on is heard.
+        """Wait until Redis has confirmed all it wants, or it has left: what is published from then on is heard.
 
         Raises:
             TurnedAway: not within the setting `subscribe_timeout`; the subscriber is gone.
             TopicRefused: Redis refuses one of its topics; the subscriber is gone.
         """
-        deadline = asyncio.timeout(self._subscribe_timeout)
+        loop = asyncio.get_running_loop()
+        deadline = self._clock() + self._subscribe_timeout
         try:
-            async with deadline:
-                self._waiting.add(deadline)
-                # A connection lost meanwhile takes confirmations back, hence the loop.
-                while waiting := [topic for topic in subscriber.topics if not topic.confirmed]:
-                    await waiting[0].wait_confirmed()
-        except TimeoutError:
-            reason = "draining" if self.draining else "redis_away"
-            self.leave(subscriber, reason)
-            raise TurnedAway(reason) from None
-        except TopicRefused:
-            self.leave(subscriber, "refused")
-            raise
+            # A connection lost meanwhile takes confirmations back, hence the loop.
+            while topic := next((topic for topic in subscriber.topics if not topic.confirmed), None):
+                if topic.refusal is not None:
+                    self.leave(subscriber, "refused")
+                    raise TopicRefused(topic.refusal)
+                if self.draining or self._clock() >= deadline:
+                    reason = "draining" if self.draining else "redis_away"
+                    self.leave(subscriber, reason)
+                    raise TurnedAway(reason)
+                if subscriber.closed is not None:
+                    return
+                waiter = loop.create_future()
+                self._waiting[subscriber] = _Waiting(waiter, deadline)
+                await topic.wait_answered(waiter)
         except asyncio.CancelledError:
             self.leave(subscriber, "client")
             raise
         finally:
-            self._waiting.discard(deadline)
+            self._waiting.pop(subscriber, None)
 
     def drain(self) -> list[Subscriber]:
         """Take nobody any more, and let those go who still wait for Redis.
@@ -177,8 +193,8 @@ class Hub:
             Those whose streams are to be ended.
         """
         self.draining = True
-        for deadline in self._waiting:
-            deadline.reschedule(0.0)
+        for waiting in self._waiting.values():
+            waiting.wake()
         return list(self._subscribers)
 
     def join(self, subscriber: Subscriber) -> None:
@@ -193,6 +209,8 @@ class Hub:
             return
         subscriber.closed = reason
         subscriber.send = gone
+        if (waiting := self._waiting.get(subscriber)) is not None:
+            waiting.wake()
         self._subscribers.discard(subscriber)
         self._behind.discard(subscriber)
         self.pinger.discard(subscriber)
@@ -356,6 +374,9 @@ class Hub:
         for subscriber in self._ages.due():
             self.end(subscriber, "max_age")
         now = self._clock()
+        for waiting in self._waiting.values():
+            if waiting.deadline <= now:
+                waiting.wake()
         while self._ending and self._ending[0][0] < now:
             self._ending.popleft()[1].abort()
         for subscriber in list(self._behind):

@@ -35,7 +35,7 @@ class Topic:
     """
 
     __slots__ = (
-        "_confirmation",
+        "_waiters",
         "confirmed",
         "is_pattern",
         "joint",
@@ -59,7 +59,7 @@ class Topic:
         self.confirmed = False
         self.last_delivery = 0.0
         self.refusal: str | None = None
-        self._confirmation: asyncio.Future[None] | None = None
+        self._waiters: dict[asyncio.Future[None], None] = {}
 
     def add(self, subscriber: "Subscriber") -> None:
         """From now on the subscriber gets what comes."""
@@ -83,30 +83,27 @@ class Topic:
         """Redis has confirmed: whoever waits may go on."""
         self.confirmed = True
         self.refusal = None
-        if self._confirmation is not None:
-            self._confirmation.set_result(None)
-            self._confirmation = None
+        self._wake_all()
 
     def refuse(self, why: str) -> None:
         """Redis has refused: whoever waits is told."""
         self.refusal = why
-        if self._confirmation is not None:
-            self._confirmation.set_result(None)
-            self._confirmation = None
+        self._wake_all()
 
-    async def wait_confirmed(self) -> None:
-        """Wait for Redis' answer to the subscription.
+    async def wait_answered(self, waiter: asyncio.Future[None]) -> None:
+        """Wait until Redis has answered the subscription, or somebody else sets the waiter's result."""
+        # A future for each, which costs less than sharing one: that has to be shielded from those who give up.
+        self._waiters[waiter] = None
+        try:
+            await waiter
+        finally:
+            self._waiters.pop(waiter, None)
 
-        Raises:
-            TopicRefused: the answer is no.
-        """
-        if not self.confirmed and self.refusal is None:
-            if self._confirmation is None:
-                self._confirmation = asyncio.get_running_loop().create_future()
-            # Shared by all who wait, so one that gives up must not cancel it for the others.
-            await asyncio.shield(self._confirmation)
-        if self.refusal is not None:
-            raise TopicRefused(self.refusal)
+    def _wake_all(self) -> None:
+        waiters, self._waiters = self._waiters, {}
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def __repr__(self) -> str:
         return f"<{'pattern' if self.is_pattern else 'channel'} {self.name!r}, {self.size} subscribers>"

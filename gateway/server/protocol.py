@@ -7,6 +7,7 @@ on, and pyproject.toml pins the minor version.
 import asyncio
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -28,6 +29,7 @@ class GatewayProtocol(HttpToolsProtocol):
         # A single header that never ends is not shown by the parser, so what was fed is counted as well.
         self._unparsed_bytes = 0
         self._unfinished: deque[RequestResponseCycle] = deque()
+        self.on_gone: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Not uvicorn's own: it asks a socket object for the addresses, which uvloop has to make and then keeps for as
@@ -76,6 +78,8 @@ class GatewayProtocol(HttpToolsProtocol):
         for cycle in self._unfinished:
             cycle.disconnected = True
             cycle.message_event.set()
+        if self.on_gone is not None:
+            self.on_gone()
         self._let_go()
 
     def _let_go(self) -> None:
@@ -87,6 +91,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self.scope = None  # type: ignore[assignment]
         self.pipeline.clear()
         self._unfinished.clear()
+        self.on_gone = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -126,6 +131,11 @@ class _Handle:
         cycle = self._cycle()
         assert cycle is not None, "used after the request was answered"
         return cycle
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        self._protocol.on_gone = on_gone
+        if on_gone is not None and self.gone:
+            on_gone()  # the protocol may have been told before
 
     def prepare(self) -> None:
         cycle = self._running()

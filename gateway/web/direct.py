@@ -27,6 +27,9 @@ class DirectHandle(Protocol):
     def gone(self) -> bool:
         """Whether the client has left."""
 
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        """Have a function called if the client leaves; None: no more."""
+
     def prepare(self) -> None:
         """To be called before the response head is sent."""
 

@@ -85,7 +85,7 @@ class Subscribe:
         try:
             while True:
                 if not subscriber.confirmed:  # else the channel has listeners already, as it has for almost everybody
-                    await departure.or_result(self._hub.confirmed(subscriber))
+                    await self._confirmed(subscriber, handle, departure)
                 first = await self._first(request, subscriber)
                 if subscriber.confirmed:
                     break
@@ -96,6 +96,19 @@ class Subscribe:
             raise
         self._hub.join(subscriber)
         return subscriber, first
+
+    async def _confirmed(self, subscriber: Subscriber, handle: DirectHandle | None, departure: Departure) -> None:
+        if handle is None:
+            await departure.or_result(self._hub.confirmed(subscriber))
+            return
+        # Two tasks fewer: when all come at once, all wait for the same answer of Redis.
+        handle.watch(lambda: self._hub.leave(subscriber, "client"))
+        try:
+            await self._hub.confirmed(subscriber)
+        finally:
+            handle.watch(None)
+        if subscriber.closed is not None:
+            raise ClientGone
 
     async def _request(self, scope: Scope, receive: Receive) -> StreamRequest:
         if scope["method"] == "POST":
