@@ -141,6 +141,20 @@ def test_the_order_between_channels_is_never_guessed(fleet: Fleet, channel: str)
             assert not set(everything[: at + 1]) & set(texts), "an event came twice"
 
 
+def test_what_is_taken_over_is_older_than_what_was_heard_here(fleet: Fleet, channel: str) -> None:
+    """The newest event here must not stand for the place before all that another worker knows of a new channel."""
+    one, other, _ = fleet.workers
+    known, new = channel + "known", channel + "new"
+    with open_stream(other.url, known) as here, open_stream(one.url, [known, new]) as stream:
+        fleet.publish(new, "seen", "seen too")
+        fleet.publish(known, "last")
+        stream.take(3)
+        here.next()
+        with _back(other, [known, new], stream.last_event_id) as moved:
+            fleet.publish(new, "live")
+            assert moved.next().data == "live"
+
+
 def test_an_id_that_only_one_worker_gave_is_found_through_it(fleet: Fleet, channel: str) -> None:
     """It alone lost its connection to Redis, so what it heard next has another id there than anywhere else."""
     one, other, _ = fleet.workers
@@ -274,7 +288,7 @@ def test_a_worker_that_recovers_answers_when_it_has(redis_server: RedisServer, c
             await until(lambda: old.pubsub.problem is None, "it runs")
             for text in "ab":
                 client.publish(f"{channel}:{channel}", text)
-            await until(lambda: old.hub.history.seq == 2, "it has heard")
+            await until(lambda: len(_ids(old)) == 2, "it has heard")
             slow.gate.clear()
             client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
             await until(lambda: old.pubsub.problem is not None, "it has noticed")

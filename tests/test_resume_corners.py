@@ -47,6 +47,23 @@ def test_the_same_messages_on_two_channels_are_not_taken_for_each_other(
             assert [event.data for event in stream.take(len(rest))] == rest
 
 
+def test_a_channel_given_up_meanwhile_is_told_of(tmp_path: Path, redis_server: RedisServer, channel: str) -> None:
+    """Even to a client whose last event, on another of its channels, is the newest that was received at all."""
+    client = redis_server.client()
+    kept, given_up = channel + "kept", channel + "given-up"
+    with Worker(tmp_path, redis_server.url, linger=0.1) as worker, open_stream(worker.url, kept):
+        with open_stream(worker.url, [kept, given_up]) as stream:
+            client.publish(given_up, "1")
+            client.publish(kept, "2")
+            stream.take(2)
+            last = stream.last_event_id
+        wait_until(lambda: client.pubsub_numsub(given_up)[0][1] == 0, "it is given up")
+        client.publish(given_up, "lost")
+        with open_stream(worker.url, [kept, given_up], headers={"Last-Event-ID": last}) as stream:
+            told = stream.next()
+            assert (told.type, json.loads(told.data)["channel"]) == ("gateway.gap", given_up)
+
+
 def test_a_publishers_id_is_found_as_it_is(worker: Worker, redis_server: RedisServer, channel: str) -> None:
     client = redis_server.client()
     own = ["1790000001000-deadbeef", "1790000000500-deadbeef", "again", "x", "again", "y"]

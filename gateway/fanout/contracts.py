@@ -45,7 +45,7 @@ class Listener(Protocol):
 
     @property
     def place(self) -> int:
-        """How many events have been received: where the newest stands in their order."""
+        """Where what was received last stands in the order."""
 
     def export(self, channels: Collection[str] | None, after: str | None) -> list[bytes]:
         """What another worker can use of what this one knows, in parts.

@@ -92,6 +92,7 @@ def take_over(
     # The events of one worker only, the one that knows most: between those of two nobody knows the order.
     known.sort(key=len, reverse=True)
     main = known[0] if known else {}
+    history.begin()
     stretch = Stretch(history.seq)
     entries = sorted(
         ((entry, record.name) for record in main.values() for entry in record.entries), key=lambda each: each[0].seq

@@ -77,7 +77,7 @@ class History:
         on_mixed: told of a channel that carries durable messages and plain ones.
 
     Attributes:
-        seq: how many events this worker has received; the place of the newest in their order.
+        seq: the newest place in the order of the events this worker has received, and of what it began to listen to.
         clock: the newest durable id known, of any channel.
         heard: every durable message up to this id, on channels that were subscribed to, has been received.
         entries: how many entries all rings hold.
@@ -111,7 +111,15 @@ class History:
     def open(self, topic: Topic) -> None:
         """Redis has confirmed the topic: from now on it is complete."""
         if topic.ring is None:
+            self.begin()
             topic.ring = Ring(self.seq)
+
+    def begin(self) -> None:
+        """Something begins to be heard, which takes a place of its own in the order.
+
+        Who has seen all that came until now may still have missed what was published before on what begins.
+        """
+        self.seq += 1
 
     def end_stretch(self, topics: Iterable[Topic]) -> None:
         """From now on the order in which those topics' events are kept is that in which they came."""

@@ -257,7 +257,7 @@ class Hub:
 
     @property
     def place(self) -> int:
-        """How many events have been received: where the newest stands in their order."""
+        """Where what was received last stands in the order."""
         return self.history.seq
 
     def export(self, channels: Collection[str] | None, after: str | None) -> list[bytes]:
