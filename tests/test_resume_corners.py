@@ -64,6 +64,29 @@ def test_a_channel_given_up_meanwhile_is_told_of(tmp_path: Path, redis_server: R
             assert (told.type, json.loads(told.data)["channel"]) == ("gateway.gap", given_up)
 
 
+def test_durable_and_plain_channels_are_replayed_in_the_order_they_came(
+    worker: Worker, redis_server: RedisServer, channel: str
+) -> None:
+    """Else a stream that breaks off during the replay loses what it should have had before its last event."""
+    client = redis_server.client()
+    plain, durable = channel + "plain", channel + "durable"
+    texts = ["1 plain", "2 durable", "3 plain", "4 durable", "5 plain"]
+    with open_stream(worker.url, [plain, durable]) as stream:
+        ids = []
+        for text in texts:
+            if text.endswith("durable"):
+                _durable(worker, durable, text)
+            else:
+                client.publish(plain, text)
+            assert stream.next().data == text
+            ids.append(stream.last_event_id)
+    for at in range(4):
+        with open_stream(worker.url, [plain, durable], headers={"Last-Event-ID": ids[at]}) as stream:
+            assert [event.data for event in stream.take(4 - at)] == texts[at + 1 :]
+    with open_stream(worker.url, [plain, durable], params=[("history", "3")]) as stream:
+        assert [event.data for event in stream.take(5)] == texts
+
+
 def test_a_publishers_id_is_found_as_it_is(worker: Worker, redis_server: RedisServer, channel: str) -> None:
     client = redis_server.client()
     own = ["1790000001000-deadbeef", "1790000000500-deadbeef", "again", "x", "again", "y"]

@@ -1,6 +1,6 @@
 """What a client gets first: what it missed, what is kept, and what it must know to be missing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from gateway.fanout.encoding import Encoding
@@ -238,7 +238,7 @@ def _joined(topic: Topic, past: Past, after: DurableId) -> list[_Piece]:
 def _in_order(pieces: list[_Piece], gaps: list[tuple[str, Event]], limits: Limits, since: str | None) -> Replay:
     # An event that came through a channel and a pattern is in both their rings.
     unique = {(piece.seq or piece.clock, piece.channel): piece for piece in pieces}
-    ordered = sorted(unique.values(), key=_by_clock)
+    ordered = sorted(_along_the_clock(unique.values()), key=_by_clock)
     first = _first_that_fits(ordered, limits)
     if first:
         cut = {piece.channel for piece in ordered[:first]}
@@ -246,6 +246,20 @@ def _in_order(pieces: list[_Piece], gaps: list[tuple[str, Event]], limits: Limit
         ordered = ordered[first:]
     count = len(gaps) + sum(piece.event.type == "gateway.gap" for piece in ordered)
     return Replay(gaps + [(piece.channel, piece.event) for piece in ordered], count)
+
+
+def _along_the_clock(pieces: Iterable[_Piece]) -> Iterator[_Piece]:
+    """The same, with plain events where they stood among the durable ones of all channels, not of their own alone.
+
+    In any other order the last id a client has seen would not stand for all that came before it.
+    """
+    clock = _START
+    for piece in sorted(pieces, key=lambda piece: piece.seq):
+        if not piece.seq:  # it was read from Redis, and nothing is known of its place among the others
+            yield piece
+            continue
+        clock = max(clock, piece.clock)
+        yield piece if piece.event.durable is not None else piece._replace(clock=clock)
 
 
 def _first_that_fits(ordered: list[_Piece], limits: Limits) -> int:
