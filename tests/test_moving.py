@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
@@ -235,6 +236,15 @@ def test_a_worker_that_hangs_keeps_nobody_waiting_for_long(fleet: Fleet, channel
         finally:
             third.send_signal(signal.SIGCONT)
     wait_until(third.ready, "it goes on")
+
+
+def test_who_listens_to_everything_is_not_waited_for(fleet: Fleet, channel: str) -> None:
+    """A pattern matches the gateway's own channels, too."""
+    one, other, _ = fleet.workers
+    with open_stream(one.url, params=[("pattern", "*")]), open_stream(one.url, channel):
+        began = time.monotonic()
+        with open_stream(other.url, channel):
+            assert time.monotonic() - began < 0.9
 
 
 def test_a_pattern_that_matches_does_not_double_what_is_asked_about(fleet: Fleet, channel: str) -> None:

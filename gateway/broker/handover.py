@@ -97,7 +97,7 @@ class Handover:
         question = b"%s %d %s" % (self._own, number, orjson.dumps([channels, after]))
         try:
             async with asyncio.timeout(patience):
-                others = int(await self._redis.publish(self.questions, question)) - 1
+                others = await self._publish(question) - 1
                 await pending.came_back.wait()
                 while len(pending.ended) < others:
                     pending.changed.clear()
@@ -163,6 +163,18 @@ class Handover:
     async def close(self) -> None:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
+
+    async def _publish(self, question: bytes) -> int:
+        """Publish a question; returns how many workers listen, this one included."""
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            pipeline.pubsub_numsub(self.questions)
+            pipeline.publish(self.questions, question)
+            counts, received = await pipeline.execute(raise_on_error=False)
+        if isinstance(received, RedisError):
+            raise received
+        # What PUBLISH says counts also whoever listens through a pattern, and would be waited for in vain. It has to
+        # do where Redis does not allow PUBSUB.
+        return int(received if isinstance(counts, RedisError) else counts[0][1])
 
     async def _send(self, question: Question, parts: list[bytes]) -> None:
         try:
