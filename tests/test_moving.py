@@ -5,8 +5,10 @@ import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 
+import orjson
 import psutil
 import pytest
 import redis
@@ -263,11 +265,54 @@ def test_a_pattern_that_matches_does_not_double_what_is_asked_about(fleet: Fleet
 def test_a_forged_question_harms_nobody(fleet: Fleet, channel: str) -> None:
     one = fleet.workers[0]
     with open_stream(one.url, channel) as stream:
-        for message in (b"", b"x", b"x y z", b"x 1 {", b"x 1 [1, {}]", b"x 1 5", b"\xff 1 null"):
+        for message in (b"", b"x", b"x y z", b"x 1 {", b"x 1 [1, {}]", b"x 1 [[[]], null]", b"x 1 5", b"\xff 1 null"):
             fleet.redis.publish("gateway.handover", message)
         fleet.publish(channel, "on")
         assert stream.next().data == "on"
     assert metric(one, "redis_connected") == 1
+
+
+_CHAIN = ["00" * 8, "00" * 8, 0, "0-0", True]
+
+
+@pytest.mark.parametrize(
+    ("chain", "entries"),
+    [
+        (["zz"], []),
+        (["zz", "00" * 8, 0, "0-0", True], []),
+        (_CHAIN, [["1", 1, None, None, None, False, "x"], [2, 1, None, None, None, False, "x"]]),
+        (_CHAIN, [[1, 1, "a", None, None, False, None]]),
+        (_CHAIN, [[1]]),
+    ],
+)
+def test_a_forged_answer_harms_nobody(fleet: Fleet, channel: str, chain: list[object], entries: list[object]) -> None:
+    """It must cost neither the connection to Redis nor a client its stream: after a 500 a browser never returns."""
+    one = fleet.workers[0]
+    connects = metric(one, "redis_connects_total")
+    answer = orjson.dumps([[channel, 0, chain, entries]])
+
+    def forge() -> None:
+        for message in questions.listen():
+            asker, number, words = message["data"].split(b" ", 2)
+            if channel.encode() in words:
+                for part in (answer, b"end"):
+                    fleet.redis.publish(b"gateway.handover." + asker, b"forger %s %s" % (number, part))
+
+    with (
+        ThreadPoolExecutor() as threads,
+        fleet.redis.pubsub(ignore_subscribe_messages=True) as questions,  # type: ignore[no-untyped-call]
+    ):
+        questions.subscribe("gateway.handover", channel)  # the channel: else nobody would be asked about it
+        wait_until(lambda: fleet.redis.pubsub_numsub(channel)[0][1] == 1, "the forger listens")
+        forging = threads.submit(forge)
+        try:
+            for id_ in ("unknown", "unknown too"):
+                with _back(one, channel, id_) as stream:
+                    assert stream.next().type == "gateway.gap"
+        finally:
+            questions.unsubscribe()
+        forging.result()
+    assert metric(one, "redis_connects_total") == connects
 
 
 class _SlowDurable(Durable):

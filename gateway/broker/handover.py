@@ -121,6 +121,9 @@ class Handover:
         """
         asker, number, words = message.split(b" ", 2)
         channels, after = orjson.loads(words)
+        named = channels is None or (isinstance(channels, list) and all(isinstance(name, str) for name in channels))
+        if not named or not isinstance(after, str | None):
+            raise ValueError("neither channels nor an id")
         if asker != self._own:
             return Question(asker, int(number), None if channels is None else tuple(channels), after)
         pending = self._pending.get(int(number))

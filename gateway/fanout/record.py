@@ -8,6 +8,10 @@ import orjson
 from gateway.fanout.event import Event
 from gateway.fanout.ids import parse_durable
 
+_TOPIC_TYPES = (str, int)
+_CHAIN_TYPES = (str, str, int, str, bool)
+_ENTRY_TYPES = (int, int, str | None, str | None, str | None, bool, str)
+
 
 class RecordEntry(NamedTuple):
     """An event in another worker's ring.
@@ -79,9 +83,20 @@ def parse_part(part: bytes) -> list[TopicRecord]:
         ValueError: it isn't one.
     """
     try:
-        return [
-            TopicRecord(name, since, chain, [RecordEntry(*entry) for entry in entries])
-            for name, since, chain, entries in orjson.loads(part)
-        ]
+        return [_parse_record(*values) for values in orjson.loads(part)]
     except TypeError as error:
         raise ValueError(str(error)) from None
+
+
+def _parse_record(name: Any, since: Any, chain: Any, entries: Any) -> TopicRecord:
+    _checked((name, since), _TOPIC_TYPES)
+    _checked(chain, _CHAIN_TYPES)
+    bytes.fromhex(chain[0] + chain[1])
+    return TopicRecord(name, since, chain, [RecordEntry(*_checked(entry, _ENTRY_TYPES)) for entry in entries])
+
+
+def _checked(values: Any, types: tuple[Any, ...]) -> Any:
+    """The values if they are what they should be; anybody on this Redis could have sent them, or another version."""
+    if len(values) != len(types) or not all(map(isinstance, values, types)):
+        raise ValueError("it is made up in another way")
+    return values
