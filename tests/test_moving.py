@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 
 import orjson
 import psutil
@@ -313,6 +314,23 @@ def test_a_forged_answer_harms_nobody(fleet: Fleet, channel: str, chain: list[ob
             questions.unsubscribe()
         forging.result()
     assert metric(one, "redis_connects_total") == connects
+
+
+def test_answers_that_are_too_much_for_redis_keep_no_worker_from_starting(tmp_path: Path, channel: str) -> None:
+    limit = ["--client-output-buffer-limit", "pubsub", "65536", "0", "0"]
+    with (
+        RedisServer(tmp_path, *limit) as server,
+        server.client() as client,
+        Worker(tmp_path, server.url) as old,
+        open_stream(old.url, channel) as stream,
+    ):
+        for _ in range(100):
+            client.publish(channel, "x" * 2000)
+        stream.take(100)
+        with Worker(tmp_path, server.url) as new, open_stream(new.url, channel) as other:
+            assert metric(new, "redis_connects_total") > 1, "it was not too much"
+            client.publish(channel, "on")
+            assert other.next().data == stream.next().data == "on"
 
 
 class _SlowDurable(Durable):

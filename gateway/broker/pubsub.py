@@ -39,6 +39,9 @@ _CLOCKS_APART_MS = 5_000
 _PATIENCE = _RECOVERY_TIMEOUT + 1.0
 """Seconds a worker that starts waits for the others: one that has just lost its connection answers only when it has
 filled in what it missed. One that hangs must not keep it from starting."""
+_ASK_ABOUT_ALL = 2
+"""Times. Many busy workers answer with more than Redis lets wait for one connection (client-output-buffer-limit), so
+it closes it; who asked for that again and again would never start."""
 _PEERS_PATIENCE = 1.0
 """Seconds a client that comes back waits for what other workers know."""
 _MAX_HELD = 20_000
@@ -109,6 +112,7 @@ class PubSub:
         self._last: Publication | None = None
         self._problem: str | None = _NO_PROBLEM_YET
         self._warm = False
+        self._asked_about_all = 0
         # Whether anybody may have heard something already, and would miss what a lost connection costs.
         self._was_listening = False
         # While true, what comes is held back: the hole before it has to be filled first.
@@ -392,7 +396,8 @@ class PubSub:
             pasts = await self._missed()
             if self._holding:
                 self._listener.interrupted(pasts)
-        else:
+        elif self._asked_about_all < _ASK_ABOUT_ALL:
+            self._asked_about_all += 1
             self._take_over(await self._handover.ask(None, _PATIENCE, self._question_came_back))
         self._release()
         self._warm = True
