@@ -141,8 +141,8 @@ class Inquiry:
                 topics = list(self._fresh)[:_MOST_CHANNELS]
                 alone = await self._alone(topics)
                 self._open([topic for topic in topics if topic in alone and self._fresh.get(topic) is False], [])
-                if self._fresh:
-                    await self._ask([topic for topic in topics if topic in self._fresh])
+                if topics := [topic for topic in topics if topic in self._fresh]:  # else others came in meanwhile
+                    await self._ask(topics)
 
     async def _alone(self, topics: Sequence[Topic]) -> set[Topic]:
         """Those to which nobody else listens."""
@@ -172,6 +172,7 @@ class Inquiry:
     def _open(self, topics: list[Topic], answers: list[list[TopicRecord]]) -> None:
         if not topics:
             return
+        self._deliver([])  # what has come on other channels has its place before theirs
         known = self._listener.take_over(topics, answers)
         for topic in topics:
             del self._fresh[topic]
