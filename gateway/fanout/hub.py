@@ -157,10 +157,10 @@ class Hub:
         return subscriber
 
     async def confirmed(self, subscriber: Subscriber) -> None:
-        """Wait until Redis has confirmed all it wants, or it has left: what is published from then on is heard.
+        """Wait until Redis has confirmed all it wants: what is published from then on is heard.
 
         Raises:
-            TurnedAway: not within the setting `subscribe_timeout`; the subscriber is gone.
+            TurnedAway: not within the setting `subscribe_timeout`, or it has left before; the subscriber is gone.
             TopicRefused: Redis refuses one of its topics; the subscriber is gone.
         """
         loop = asyncio.get_running_loop()
@@ -171,12 +171,10 @@ class Hub:
                 if topic.refusal is not None:
                     self.leave(subscriber, "refused")
                     raise TopicRefused(topic.refusal)
-                if self.draining or self._clock() >= deadline:
+                if self.draining or subscriber.closed is not None or self._clock() >= deadline:
                     reason = "draining" if self.draining else "redis_away"
                     self.leave(subscriber, reason)
                     raise TurnedAway(reason)
-                if subscriber.closed is not None:
-                    return
                 waiter = loop.create_future()
                 self._waiting[subscriber] = _Waiting(waiter, deadline)
                 await topic.wait_answered(waiter)

@@ -107,8 +107,8 @@ class Subscribe:
             await self._hub.confirmed(subscriber)
         finally:
             handle.watch(None)
-        if subscriber.closed is not None:
-            raise ClientGone
+            if handle.gone:
+                raise ClientGone from None
 
     async def _request(self, scope: Scope, receive: Receive) -> StreamRequest:
         if scope["method"] == "POST":
