@@ -228,6 +228,37 @@ async def _at_once() -> bool:
     return True
 
 
+def test_all_answers_together_are_bounded(fleet: Fleet, channel: str) -> None:
+    """Redis closes the connection of a subscriber that is sent too much at once."""
+    one, other, _ = fleet.workers
+    with open_stream(one.url, channel), fleet.redis.pubsub() as listener:  # type: ignore[no-untyped-call]
+        listener.subscribe("gateway.handover")
+        listener.get_message(timeout=5)
+        with _back(one, channel, "1790000000000-0badc0de") as stream:
+            assert stream.next().type == "gateway.gap"
+        question = listener.get_message(timeout=5, ignore_subscribe_messages=True)
+        _, after, room = json.loads(question["data"].split(b" ", 2)[2])
+        assert (after, room) == ("1790000000000-0badc0de", 1_048_576 // 3)  # two workers, and this listener
+        asker = b"test"
+        answers = fleet.redis.pubsub()  # type: ignore[no-untyped-call]
+        answers.subscribe(b"gateway.handover." + asker)
+        answers.get_message(timeout=5)
+        fleet.publish(channel, *[f"{number}:" + "x" * 1000 for number in range(50)])
+        for number, room in enumerate((1_000_000, 10_000)):
+            words = json.dumps([[channel], None, room]).encode()
+            fleet.redis.publish("gateway.handover", b"%s %d %s" % (asker, number, words))
+        told: dict[int, int] = {0: 0, 1: 0}
+        ends = 0
+        while ends < 6:
+            message = answers.get_message(timeout=5, ignore_subscribe_messages=True)
+            _, answered, part = message["data"].split(b" ", 2)
+            ends += part == b"end"
+            told[int(answered)] += len(part)
+        assert told[0] > 50_000
+        assert told[1] < 10_000
+    assert other.ready()
+
+
 def test_a_worker_that_hangs_keeps_nobody_waiting_for_long(fleet: Fleet, channel: str) -> None:
     one, other, third = fleet.workers
     with open_stream(one.url, channel):
@@ -263,10 +294,16 @@ def test_a_pattern_that_matches_does_not_double_what_is_asked_about(fleet: Fleet
         assert [event.data for event in pattern.take(2)] == ["1", "2"]
 
 
+_FORGED = (
+    *(b"", b"x", b"x y z", b"x 1 {", b"x 1 [1, {}]", b"x 1 [[[]], null]", b"x 1 5", b"\xff 1 null"),
+    *(b"x 1 [[[]], null, 1]", b'x 1 ["a", null, 1]', b'x 1 [["a"], null, "1"]', b"x 1 [null, null, -1]"),
+)
+
+
 def test_a_forged_question_harms_nobody(fleet: Fleet, channel: str) -> None:
     one = fleet.workers[0]
     with open_stream(one.url, channel) as stream:
-        for message in (b"", b"x", b"x y z", b"x 1 {", b"x 1 [1, {}]", b"x 1 [[[]], null]", b"x 1 5", b"\xff 1 null"):
+        for message in _FORGED:
             fleet.redis.publish("gateway.handover", message)
         fleet.publish(channel, "on")
         assert stream.next().data == "on"
@@ -388,7 +425,7 @@ def test_a_worker_that_recovers_answers_when_it_has(redis_server: RedisServer, c
             await slow.close()
 
     def _ids(gateway: Gateway) -> list[str | None]:
-        records = [record for part in gateway.hub.export(None, None) for record in parse_part(part)]
+        records = [record for part in gateway.hub.export(None, None, 1_000_000) for record in parse_part(part)]
         # Without the time, which is each worker's own.
         return [entry.id and entry.id[-8:] for record in records for entry in record.entries]
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from gateway.broker.client import connection_pool
 from gateway.fanout.record import TopicRecord, parse_part
@@ -21,6 +21,12 @@ from gateway.settings import Settings
 logger = logging.getLogger(__name__)
 
 _END = b"end"
+_ROOM = 6_291_456
+"""Bytes of events in all answers to one question. Redis closes a subscriber's connection that has 32 MB waiting for
+it (client-output-buffer-limit pubsub); as JSON they are almost twice as many, and more than one question may be open.
+"""
+_ROOM_AFTER = 1_048_576
+"""The same for a question about one client's id; several of those may be open."""
 
 
 class Question(NamedTuple):
@@ -31,12 +37,14 @@ class Question(NamedTuple):
         number: counts its questions.
         channels: which it asks about; None: all.
         after: the id after which it wants to know what came, on those who know the id; None: all that is recent.
+        room: how many bytes of events one worker may answer with.
     """
 
     asker: bytes
     number: int
     channels: tuple[str, ...] | None
     after: str | None
+    room: int
 
 
 class _Pending:
@@ -94,10 +102,14 @@ class Handover:
         self._number += 1
         number, pending = self._number, _Pending(on_back)
         self._pending[number] = pending
-        question = b"%s %d %s" % (self._own, number, orjson.dumps([channels, after]))
         try:
             async with asyncio.timeout(patience):
-                others = await self._publish(question) - 1
+                others = await self._others()
+                room = (_ROOM if after is None else _ROOM_AFTER) // max(1, others or 1)
+                words = orjson.dumps([channels, after, room])
+                received = await self._redis.publish(self.questions, b"%s %d %s" % (self._own, number, words))
+                if others is None:
+                    others = int(received) - 1
                 await pending.came_back.wait()
                 while len(pending.ended) < others:
                     pending.changed.clear()
@@ -120,12 +132,12 @@ class Handover:
             ValueError: it is no question.
         """
         asker, number, words = message.split(b" ", 2)
-        channels, after = orjson.loads(words)
+        channels, after, room = orjson.loads(words)
         named = channels is None or (isinstance(channels, list) and all(isinstance(name, str) for name in channels))
-        if not named or not isinstance(after, str | None):
-            raise ValueError("neither channels nor an id")
+        if not named or not isinstance(after, str | None) or type(room) is not int:
+            raise ValueError("neither channels nor an id, or no room")
         if asker != self._own:
-            return Question(asker, int(number), None if channels is None else tuple(channels), after)
+            return Question(asker, int(number), None if channels is None else tuple(channels), after, room)
         pending = self._pending.get(int(number))
         if pending is not None:  # else it was given up
             pending.on_back()
@@ -167,17 +179,13 @@ class Handover:
         await self._redis.aclose()
         await self._redis.connection_pool.disconnect()
 
-    async def _publish(self, question: bytes) -> int:
-        """Publish a question; returns how many workers listen, this one included."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            pipeline.pubsub_numsub(self.questions)
-            pipeline.publish(self.questions, question)
-            counts, received = await pipeline.execute(raise_on_error=False)
-        if isinstance(received, RedisError):
-            raise received
-        # What PUBLISH says counts also whoever listens through a pattern, and would be waited for in vain. It has to
-        # do where Redis does not allow PUBSUB.
-        return int(received if isinstance(counts, RedisError) else counts[0][1])
+    async def _others(self) -> int | None:
+        """How many other workers listen; None if Redis doesn't say."""
+        try:
+            [(_, count)] = await self._redis.pubsub_numsub(self.questions)
+        except NoPermissionError:
+            return None
+        return max(0, int(count) - 1)
 
     async def _send(self, question: Question, parts: list[bytes]) -> None:
         try:

@@ -121,9 +121,9 @@ class Inquiry:
     def question_came(self, question: Question) -> None:
         """Answer another worker's question, now or as soon as this worker's own about the same is answered."""
         if question.after is not None:  # about what somebody has had: a channel that isn't open yet has had nothing
-            self._handover.answer(question, self._listener.export(question.channels, question.after))
+            self._handover.answer(question, self._listener.export(question.channels, question.after, question.room))
             return
-        parts = self._listener.export(question.channels, None)
+        parts = self._listener.export(question.channels, None, question.room)
         concerned = [topic for topic in self._fresh if question.channels is None or topic.name in question.channels]
         asked = [topic for topic in concerned if topic in self._asked] if self._came_back else []
         self._fresh.update(dict.fromkeys((topic for topic in concerned if topic not in asked), True))
@@ -185,7 +185,8 @@ class Inquiry:
             self._deliver([held.publication for held in mine if held.number <= deferred.place])
             mine = [held for held in mine if held.number > deferred.place]
             names = [topic.name for topic in deferred.topics]
-            self._handover.answer(deferred.question, deferred.parts + self._listener.export(names, None))
+            rest = max(0, deferred.question.room - sum(map(len, deferred.parts)))
+            self._handover.answer(deferred.question, deferred.parts + self._listener.export(names, None, rest))
         if self._came_back:
             self._deferred.clear()
         self._deliver([held.publication for held in mine])

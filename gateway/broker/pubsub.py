@@ -477,7 +477,8 @@ class PubSub:
         for count, question in questions:
             # An answer holds what came before its question, no less and no more: the rest the other has heard.
             self._deliver(held[begin:count])
-            self._handover.answer(question, self._listener.export(question.channels, question.after))
+            parts = self._listener.export(question.channels, question.after, question.room)
+            self._handover.answer(question, parts)
             begin = count
         self._deliver(held[begin:])
 

@@ -27,7 +27,8 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 
 _READS_AT_A_TIME = 4
-_QUESTIONS_AT_A_TIME = 32
+_QUESTIONS_AT_A_TIME = 4
+_QUESTIONS_WAITING = 32
 _QUESTIONS_PER_SECOND = 50.0
 """All workers answer each, so what clients make up must not cost more than that."""
 _SHARED_SECONDS = 5.0
@@ -89,6 +90,7 @@ class CatchUp:
         self._reads: dict[str, _Read] = {}
         self._slots = asyncio.Semaphore(_READS_AT_A_TIME)
         self._questions: dict[tuple[object, ...], asyncio.Task[PeerPast | None]] = {}
+        self._question_slots = asyncio.Semaphore(_QUESTIONS_AT_A_TIME)
         self._questions_budget = Budget(_QUESTIONS_PER_SECOND, clock)
         # What was put together for others, as long as nothing has come since.
         self._memories: OrderedDict[tuple[object, ...], Replay] = OrderedDict()
@@ -155,13 +157,17 @@ class CatchUp:
         key = (topics, last_event_id)
         question = self._questions.get(key)
         if question is None:
-            if len(self._questions) >= _QUESTIONS_AT_A_TIME or not self._questions_budget.take():
+            if len(self._questions) >= _QUESTIONS_WAITING or not self._questions_budget.take():
                 return None
             self._metrics.peer_questions += 1
             names = [topic.name for topic in topics if not topic.is_pattern]
-            question = self._questions[key] = asyncio.create_task(self._peers.after(names, last_event_id))
+            question = self._questions[key] = asyncio.create_task(self._ask_peers(names, last_event_id))
             question.add_done_callback(lambda _: self._questions.pop(key, None))
         return await asyncio.shield(question)
+
+    async def _ask_peers(self, names: list[str], last_event_id: str) -> PeerPast | None:
+        async with self._question_slots:
+            return await self._peers.after(names, last_event_id)
 
     async def _pasts(
         self, topics: tuple[Topic, ...], last_event_id: str, wanted: DurableId

@@ -47,12 +47,13 @@ class Listener(Protocol):
     def place(self) -> int:
         """Where what was received last stands in the order."""
 
-    def export(self, channels: Collection[str] | None, after: str | None) -> list[bytes]:
+    def export(self, channels: Collection[str] | None, after: str | None, room: int) -> list[bytes]:
         """What another worker can use of what this one knows, in parts.
 
         Args:
             channels: which it asks about; None: all.
             after: the id after which it wants to know what came; None: all that is recent.
+            room: bytes of events that may be told.
         """
 
     def take_over(self, topics: Sequence[Topic], answers: Iterable[list[TopicRecord]]) -> set[str]:

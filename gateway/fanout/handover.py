@@ -16,13 +16,13 @@ from gateway.fanout.topic import Topic
 _MAX_AGE = 60.0
 """Seconds. Who has been away for longer has not been moved by a rolling update."""
 _MAX_BYTES = 8_388_608
-"""Of frames in all; it is made in one go, while nothing else runs."""
+"""Of frames in all, however much room there is; it is made in one go, while nothing else runs."""
 _TOPICS_PER_PART = 200
 _BYTES_PER_PART = 262_144
 
 
-def export(history: History, topics: Iterable[Topic], now: float) -> list[bytes]:
-    """This worker's recent events, in parts small enough to be published."""
+def export(history: History, topics: Iterable[Topic], now: float, room: int) -> list[bytes]:
+    """This worker's recent events, in parts small enough to be published, as far as there is room (bytes)."""
     oldest = now - _MAX_AGE
 
     def records() -> Iterator[TopicRecord]:
@@ -34,24 +34,27 @@ def export(history: History, topics: Iterable[Topic], now: float) -> list[bytes]
             since = entries[len(entries) - len(recent) - 1].seq if len(recent) < len(entries) else topic.ring.since
             yield _record(history, topic, since, recent)
 
-    return _parts(records())[0]
+    return _parts(records(), room)[0]
 
 
-def export_after(history: History, topics: Iterable[Topic], last_event_id: str) -> list[bytes]:
-    """What came after an id, on those of the topics where this worker has all of it; nothing for an unknown id."""
+def export_after(history: History, topics: Iterable[Topic], last_event_id: str, room: int) -> list[bytes]:
+    """What came after an id, on those of the topics where this worker has all of it; nothing for an unknown id, or if
+    it is more than there is room for (bytes).
+    """
     known = [topic for topic in topics if topic.confirmed and not topic.is_pattern]
     place = find_place(known, last_event_id)
     if place is None:
         return []
-    parts, complete = _parts(
+    records = (
         _record(history, topic, place.seq, topic.ring.after(place.seq))
         for topic in known
         if topic.ring is not None and covers(topic, place)
     )
+    parts, complete = _parts(records, room)
     return parts if complete else []
 
 
-def _parts(records: Iterable[TopicRecord]) -> tuple[list[bytes], bool]:
+def _parts(records: Iterable[TopicRecord], room: int) -> tuple[list[bytes], bool]:
     """Records put together, as far as they aren't too much in all, and whether that was everything."""
     parts: list[bytes] = []
     part: list[TopicRecord] = []
@@ -60,7 +63,7 @@ def _parts(records: Iterable[TopicRecord]) -> tuple[list[bytes], bool]:
     for record in records:
         size = sum(len(entry.frame) for entry in record.entries)
         total += size
-        if total > _MAX_BYTES:
+        if total > min(room, _MAX_BYTES):
             complete = False
             break
         part.append(record)

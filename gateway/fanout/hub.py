@@ -258,19 +258,20 @@ class Hub:
         """Where what was received last stands in the order."""
         return self.history.seq
 
-    def export(self, channels: Collection[str] | None, after: str | None) -> list[bytes]:
+    def export(self, channels: Collection[str] | None, after: str | None, room: int) -> list[bytes]:
         """What another worker can use of what this one knows, in parts.
 
         Args:
             channels: which it asks about; None: all.
             after: the id after which it wants to know what came; None: all that is recent.
+            room: bytes of events that may be told.
         """
         topics: Iterable[Topic] = self._interest
         if channels is not None:
             topics = [topic for name in channels if (topic := self._interest.find(name, False)) is not None]
         if after is None:
-            return export(self.history, topics, self._clock())
-        return export_after(self.history, topics, after)
+            return export(self.history, topics, self._clock(), room)
+        return export_after(self.history, topics, after, room)
 
     def take_over(self, topics: Sequence[Topic], answers: Iterable[list[TopicRecord]]) -> set[str]:
         """Take over what other workers know of topics that are not opened yet; returns the channels they knew."""
