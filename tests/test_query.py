@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.settings import Settings
 from gateway.web.problem import Problem
-from gateway.web.stream_request import query_pairs
+from gateway.web.stream_request import QueryRequests, StreamRequest, query_pairs
 
 _PIECES = st.sampled_from(
     [b"channel", b"=", b"&", b";", b"+", b"%", b"%41", b"%c3%a9", b"%ff", b"\xc3\xa9", b"\xff", b"a"]
@@ -30,3 +31,31 @@ def test_there_may_be_no_more_than_20_000(field: bytes) -> None:
     assert len(query_pairs(b"&".join([field] * 20_000))) == 20_000
     with pytest.raises(Problem, match="more than 20000 parameters"):
         query_pairs(b"&".join([field] * 20_001))
+
+
+def test_a_query_seen_before_makes_the_same_request_but_for_the_id() -> None:
+    requests = QueryRequests(Settings(max_id_bytes=8))
+    for _ in range(2):
+        assert requests.get(b"channel=a&channel=b", None, []) == StreamRequest(("a", "b"), (), None, 0, False)
+        with_id = requests.get(b"channel=a&channel=b", None, [(b"last-event-id", b"7")])
+        assert (with_id.channels, with_id.last_event_id) == (("a", "b"), "7")
+        assert requests.get(b"channel=a&last_event_id=5", None, []).last_event_id == "5"
+        assert requests.get(b"channel=a&last_event_id=5", None, [(b"last-event-id", b"6")]).last_event_id == "6"
+        assert requests.get(b"channel=a&last_event_id=5", None, [(b"last-event-id", b"")]).last_event_id is None
+        assert requests.get(b"channel=a", "b", []).channels == ("b", "a")
+        for query, headers in (
+            (b"channel=a", [(b"last-event-id", b"123456789")]),
+            (b"channel=a&last_event_id=123456789", []),
+            (b"channel=gateway.x", []),
+        ):
+            with pytest.raises(Problem):
+                requests.get(query, None, headers)
+
+
+def test_only_so_many_queries_are_remembered() -> None:
+    requests = QueryRequests(Settings())
+    for number in range(1000):
+        requests.get(b"channel=%d" % number, None, [])
+        requests.get(b"channel=" + b"a" * 200 + b"&channel=%d" % number + b"&channel=b" * 100, None, [])
+    assert len(requests._remembered) <= 256
+    assert max(map(len, requests._remembered)) <= 512

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -17,6 +17,8 @@ _LAST_EVENT_ID = ("last_event_id", "lastEventId", "Last-Event-ID")
 _PARAMETERS = ("channel", "pattern", "events", "history", "token", *_LAST_EVENT_ID)
 _MEMBERS = ("channels", "patterns", "events", "history", "last_event_id")
 _MAX_PARAMETERS = 20_000
+_MAX_REMEMBERED = 256
+_MAX_REMEMBERED_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,36 @@ class _Asked(NamedTuple):
     last_event_id: str | None
 
 
-def from_query(
-    settings: Settings, query_string: bytes, path_channel: str | None, headers: Iterable[tuple[bytes, bytes]]
-) -> StreamRequest:
-    """The request of `GET /events?channel=…` or `GET /events/{channel}`.
+class QueryRequests:
+    """The requests of `GET /events?channel=…` and `GET /events/{channel}`.
 
-    Raises:
-        Problem: 400 with what to change, or 403 for a pattern that isn't allowed.
+    Queries seen lately are remembered: the clients of one page ask for the same, and all at once when they come back.
     """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._remembered: dict[bytes, StreamRequest] = {}
+
+    def get(
+        self, query_string: bytes, path_channel: str | None, headers: Iterable[tuple[bytes, bytes]]
+    ) -> StreamRequest:
+        """The request a query makes.
+
+        Raises:
+            Problem: 400 with what to change, or 403 for a pattern that isn't allowed.
+        """
+        request = self._remembered.get(query_string) if path_channel is None else None
+        if request is None:
+            request = _from_query(self._settings, query_string, path_channel)
+            # An id is one client's own.
+            if path_channel is None and request.last_event_id is None and len(query_string) <= _MAX_REMEMBERED_BYTES:
+                if len(self._remembered) >= _MAX_REMEMBERED:
+                    self._remembered.clear()
+                self._remembered[query_string] = request
+        return _with_id(self._settings, request, headers)
+
+
+def _from_query(settings: Settings, query_string: bytes, path_channel: str | None) -> StreamRequest:
     channels = [] if path_channel is None else [path_channel]
     patterns: list[str] = []
     single: dict[str, str] = {}
@@ -72,7 +96,7 @@ def from_query(
             raise Problem(400, f"There is no parameter {name!r}; known are {', '.join(_PARAMETERS)}.")
     last_event_id = next((single[name] for name in _LAST_EVENT_ID if name in single), None)
     asked = _Asked(channels, patterns, single.get("events"), single.get("history"), last_event_id)
-    return _checked(settings, asked, headers)
+    return _checked(settings, asked)
 
 
 def from_json(
@@ -105,7 +129,7 @@ def from_json(
         raise Problem(400, "The member history must be a whole number.")
     text = None if history is None else str(history)
     asked = _Asked(_strings(value, "channels"), _strings(value, "patterns"), events, text, last_event_id)
-    return _checked(settings, asked, headers)
+    return _with_id(settings, _checked(settings, asked), headers)
 
 
 def query_pairs(query_string: bytes) -> list[tuple[str, str]]:
@@ -137,7 +161,8 @@ def _strings(body: dict[str, Any], name: str) -> list[str]:
     return value
 
 
-def _checked(settings: Settings, asked: _Asked, headers: Iterable[tuple[bytes, bytes]]) -> StreamRequest:
+def _checked(settings: Settings, asked: _Asked) -> StreamRequest:
+    """What was asked for, checked but for the id."""
     unique_channels = tuple(dict.fromkeys(asked.channels))
     unique_patterns = tuple(dict.fromkeys(asked.patterns))
     count = len(unique_channels) + len(unique_patterns)
@@ -163,7 +188,7 @@ def _checked(settings: Settings, asked: _Asked, headers: Iterable[tuple[bytes, b
     return StreamRequest(
         unique_channels,
         unique_patterns,
-        _checked_id(settings, headers, asked.last_event_id),
+        asked.last_event_id,
         _count(settings, asked.history),
         asked.events == "channel",
     )
@@ -179,7 +204,9 @@ def _count(settings: Settings, text: str | None) -> int:
     return int(text)
 
 
-def _checked_id(settings: Settings, headers: Iterable[tuple[bytes, bytes]], given: str | None) -> str | None:
+def _with_id(settings: Settings, request: StreamRequest, headers: Iterable[tuple[bytes, bytes]]) -> StreamRequest:
+    """The request with the id that counts, checked."""
+    given = request.last_event_id
     # The header wins: a browser repeats the URL it was made with, and its header is newer.
     for name, value in headers:
         if name == b"last-event-id":
@@ -187,4 +214,6 @@ def _checked_id(settings: Settings, headers: Iterable[tuple[bytes, bytes]], give
             given = value.decode(errors="replace")
     if given and len(given.encode(errors="replace")) > settings.max_id_bytes:
         raise Problem(400, f"Last-Event-ID is longer than {settings.max_id_bytes} bytes (setting max_id_bytes).")
-    return given or None
+    return (
+        request if given == request.last_event_id and given != "" else replace(request, last_event_id=given or None)
+    )

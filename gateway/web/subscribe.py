@@ -21,7 +21,7 @@ from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
 from gateway.web.path import channel_in_path
 from gateway.web.portable import PortableStream
 from gateway.web.problem import Problem
-from gateway.web.stream_request import StreamRequest, from_json, from_query
+from gateway.web.stream_request import QueryRequests, StreamRequest, from_json
 from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
 
 
@@ -34,6 +34,7 @@ class Subscribe:
         self._catch_up = catch_up
         self._encodings = Encodings(settings.gzip_min_bytes)
         self._metrics = metrics
+        self._queries = QueryRequests(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -114,7 +115,7 @@ class Subscribe:
         if scope["method"] == "POST":
             body = await read_body(scope, receive, self._settings.max_request_bytes, "max_request_bytes")
             return from_json(self._settings, scope["query_string"], body, scope["headers"])
-        return from_query(self._settings, scope["query_string"], channel_in_path(scope), scope["headers"])
+        return self._queries.get(scope["query_string"], channel_in_path(scope), scope["headers"])
 
     def _handle(self, scope: Scope) -> DirectHandle | None:
         handle: DirectHandle | None = scope.get("extensions", {}).get(EXTENSION)
