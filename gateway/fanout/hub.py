@@ -147,7 +147,7 @@ class Hub:
         except TooManyTopics:
             self._release(topics)
             raise TurnedAway("full") from None
-        subscriber = Subscriber(tuple(topics), encoding)
+        subscriber = Subscriber(topics[0].as_one() if len(topics) == 1 else tuple(topics), encoding)
         for topic in topics:
             topic.size += 1
         self._subscribers.add(subscriber)
@@ -216,6 +216,8 @@ class Hub:
         for topic in subscriber.topics:
             topic.discard(subscriber)
             topic.size -= 1
+            if not topic.size:
+                topic.forget_tuple()
         self._release(subscriber.topics)
         self._metrics.streams_closed[reason] += 1
 

@@ -35,11 +35,9 @@ class Pinger:
             self._schedule(subscriber, self._clock())
 
     def discard(self, subscriber: Subscriber) -> None:
-        slot = self._slots.get(subscriber.ping_slot)
-        if slot is not None:
-            slot.discard(subscriber)
-            if not slot:
-                del self._slots[subscriber.ping_slot]
+        if subscriber.ping_slot is not None:  # its slot goes when its turn comes, even if nobody is left in it
+            subscriber.ping_slot.discard(subscriber)
+            subscriber.ping_slot = None
 
     async def run(self) -> None:
         """Turn the wheel for ever."""
@@ -54,7 +52,9 @@ class Pinger:
         now = self._clock()
         current = int(now / self._step)
         while self._next <= current:
-            for subscriber in self._slots.pop(self._next, ()):
+            for subscriber in list(self._slots.pop(self._next, ())):
+                if subscriber.closed is not None:
+                    continue
                 last = max(topic.last_delivery for topic in subscriber.topics)
                 if last <= now - self._interval + 2 * self._step:
                     self._ping(subscriber)
@@ -66,5 +66,6 @@ class Pinger:
     def _schedule(self, subscriber: Subscriber, last_sent: float) -> None:
         # Two steps early: the wheel turns in steps, and its own turn may come a step late.
         slot = max(int((last_sent + self._interval) / self._step) - 1, self._next + 1)
-        subscriber.ping_slot = slot
-        self._slots.setdefault(slot, set()).add(subscriber)
+        # The set itself, which many share, and not its number, which each would have to itself.
+        subscriber.ping_slot = self._slots.setdefault(slot, set())
+        subscriber.ping_slot.add(subscriber)

@@ -50,7 +50,7 @@ class Subscriber:
         self.sink: Sink | None = None
         self.backlog: Backlog | None = None
         self.closed: str | None = None
-        self.ping_slot = 0
+        self.ping_slot: set[Subscriber] | None = None
 
     @property
     def confirmed(self) -> bool:

@@ -35,6 +35,7 @@ class Topic:
     """
 
     __slots__ = (
+        "_tuple",
         "_waiters",
         "confirmed",
         "is_pattern",
@@ -53,6 +54,7 @@ class Topic:
         self.is_pattern = is_pattern
         self.single: Groups = {}
         self.joint: Groups = {}
+        self._tuple: tuple[Topic, ...] = ()
         self.size = 0
         self.version = 0
         self.ring: Ring | None = None
@@ -60,6 +62,16 @@ class Topic:
         self.last_delivery = 0.0
         self.refusal: str | None = None
         self._waiters: dict[asyncio.Future[None], None] = {}
+
+    def as_one(self) -> "tuple[Topic, ...]":
+        """A tuple of this topic only, which all who listen to nothing else share."""
+        if not self._tuple:
+            self._tuple = (self,)
+        return self._tuple
+
+    def forget_tuple(self) -> None:
+        """Nobody needs it now; and the two would hold each other."""
+        self._tuple = ()
 
     def add(self, subscriber: "Subscriber") -> None:
         """From now on the subscriber gets what comes."""
