@@ -127,6 +127,8 @@ class DirectStream(asyncio.Protocol):
     def _send_first(self, piece: bytes) -> int:
         # Not before there is something to send: a tenth of opening a stream, at the moment when all come at once.
         assert self._transport is not None
+        if self._transport.is_closing():  # connection_lost follows; there may be no descriptor any more
+            return len(piece)
         self._send = self._subscriber.send = _sender(self._transport)
         return self._send(piece)
 
@@ -165,7 +167,7 @@ def _sender(transport: asyncio.Transport) -> Callable[[bytes], int]:
     """What sends bytes on the connection of a transport that holds none."""
     if transport.get_extra_info("sslcontext") is None:
         # From here on `connection_lost` comes before the descriptor is closed, whatever ends the connection.
-        # All of this is known; left to itself the socket would ask the kernel.
+        # Type and protocol are given because the socket would ask the kernel for them, for each stream.
         file = transport.get_extra_info("socket").fileno()
         return _BorrowedSocket(-1, socket.SOCK_STREAM, 0, file).send
 
