@@ -166,9 +166,9 @@ class _Handle:
         if not cycle.disconnected:
             protocol.flow.resume_reading()
             transport.set_protocol(stream)
-            return Connection(transport, protocol.connections)
-        # The client left while its stream was being made; nobody will tell the stream any more.
-        asyncio.get_running_loop().call_soon(stream.connection_lost, None)
+        else:
+            # The client left while its stream was being made; nobody will tell the stream any more.
+            asyncio.get_running_loop().call_soon(stream.connection_lost, None)
         return Connection(transport, protocol.connections)
 
 
