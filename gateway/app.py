@@ -14,14 +14,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import BaseRoute, Route
 
 from gateway import console
-from gateway.broker.canary import Canary
-from gateway.broker.durable import Durable
-from gateway.broker.handover import Handover
-from gateway.broker.publisher import RedisPublisher
-from gateway.broker.pubsub import PubSub
-from gateway.fanout.catch_up import CatchUp
-from gateway.fanout.hub import Hub
-from gateway.fanout.interest import Interest
+from gateway.broker.broker import Broker
+from gateway.fanout.admission import Admission
+from gateway.fanout.delivery import Delivery
+from gateway.fanout.members import Members
 from gateway.metrics import Metrics
 from gateway.server.files import default_max_streams
 from gateway.settings import Settings
@@ -46,7 +42,7 @@ class Gateway:
         redis_cli: how the console's examples call redis-cli.
 
     Raises:
-        SettingsError: the settings name a Redis in a way that can't be.
+        SettingsError: the settings name a Redis in an impossible way.
     """
 
     def __init__(self, settings: Settings, redis_cli: str = "redis-cli") -> None:
@@ -54,27 +50,27 @@ class Gateway:
         clock = time.monotonic
         self.settings = settings
         self.metrics = Metrics()
-        self.interest = Interest(settings.max_channels, settings.linger, clock)
-        self.durable = Durable(settings)
-        self.hub = Hub(
+        self.broker = broker = Broker(settings, self.metrics, clock)
+        self.members = Members(
+            settings, settings.max_streams or default_max_streams(), broker.topics, self.metrics, clock
+        )
+        delivery = Delivery(settings, self.members, broker.listening, self.metrics, clock)
+        delivery.need_tick = broker.clock.need
+        self.admission = Admission(
             settings,
-            settings.max_streams or default_max_streams(),
-            self.interest,
+            self.members,
+            delivery,
+            broker.topics,
+            broker.listening,
+            lambda: self.link.flush(),
+            broker.clock,
+            broker.past,
             self.metrics,
             clock,
-            self.durable.mark_mixed,
         )
-        self.canary = Canary(settings, self.hub.history, self.metrics, clock)
-        self.handover = Handover(settings)
-        self.pubsub = PubSub(
-            settings, self.interest, self.hub, self.canary, self.handover, self.durable, self.metrics
-        )
-        self.publisher = RedisPublisher(settings, self.durable)
-        self.catch_up = CatchUp(
-            settings, self.hub.history, self.durable, self.pubsub, self.canary.caught_up, self.metrics, clock
-        )
+        self.link = broker.connect(self.admission)
         self._origins = Origins(settings)
-        self._subscribe = Subscribe(settings, self.hub, self.catch_up, self.metrics)
+        self._subscribe = Subscribe(settings, self.members, self.admission, self.metrics)
         self._redis_cli = redis_cli
         self.app = Starlette(
             routes=self._routes(),
@@ -88,9 +84,9 @@ class Gateway:
         )
 
     def _routes(self) -> list[BaseRoute]:
-        publish = Publish(self.settings, self.publisher, self._origins, self.metrics)
+        publish = Publish(self.settings, self.broker.publisher, self._origins, self.metrics)
         page = ConsolePage(self.settings, console.page(self._redis_cli), console.content_security_policy())
-        ops = Ops(self.hub, self.interest, self.pubsub, self.metrics)
+        ops = Ops(self.members, self.broker.topics, self.broker.history, self.link, self.metrics)
         return [
             Route("/events", self._subscribe, methods=["GET", "POST"]),
             Route("/events/{channel:channel}", self._subscribe, methods=["GET"]),
@@ -104,8 +100,9 @@ class Gateway:
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         tasks = [
-            asyncio.create_task(self.pubsub.run(), name="pubsub"),
-            asyncio.create_task(self.hub.pinger.run(), name="pinger"),
+            asyncio.create_task(self.link.run(), name="link"),
+            asyncio.create_task(self.broker.keep_functions(), name="functions"),
+            asyncio.create_task(self.members.pinger.run(), name="pinger"),
             asyncio.create_task(self._sweep(), name="sweep"),
         ]
         for task in tasks:
@@ -116,20 +113,28 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.publisher.close()
-            await self.canary.close()
-            await self.handover.close()
-            await self.durable.close()
+            await self.broker.close()
+
+    async def hand_over(self) -> None:
+        """This worker is about to shut down: others take over what only it has heard."""
+        self.members.draining = True
+        await self.broker.hand_over()
+
+    async def finish_answers(self) -> None:
+        """Answer what other workers have asked so far."""
+        await self.broker.finish_answers()
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_INTERVAL)
-            self.hub.sweep()
-            self.catch_up.sweep()
+            for subscriber in self.members.sweep():
+                self.admission.close(subscriber, "max_age", "max_age")
+            self.broker.history.sweep()
+            self.admission.sweep()
 
 
 def _must_not_end(task: asyncio.Task[None]) -> None:
-    """A worker without one of its tasks would look well and do nothing: better it drains and is started anew."""
+    """A worker without one of its tasks would look healthy and do nothing; it is better restarted."""
     if not task.cancelled():
         logger.critical("the task %s has ended: %r; stopping", task.get_name(), task.exception())
         signal.raise_signal(signal.SIGTERM)
@@ -139,6 +144,6 @@ def create_app(settings: Settings | None = None) -> Starlette:
     """The ASGI application, for any server; without settings they come from the environment.
 
     Raises:
-        SettingsError: a setting is unknown or impossible.
+        SettingsError: a setting is unknown or invalid.
     """
     return Gateway(settings or Settings.load()).app

@@ -21,21 +21,21 @@ class Metrics:
     streams_closed: Counter[str] = field(default_factory=Counter)
     """Ended streams, by reason."""
     turned_away: Counter[str] = field(default_factory=Counter)
-    """Requests for a stream answered with `retry:` and a clean end, by reason."""
+    """Requests for a stream answered with `gateway.closing` and a clean end, by reason."""
     dropped_events: int = 0
     """Events the overflow policy `drop-oldest` has dropped, per client."""
-    recovered: int = 0
-    """Durable events fetched after a lost connection to Redis."""
+    ticks: int = 0
+    """Ticks heard from Redis."""
     replayed: int = 0
     """Events sent again to clients that came back, or asked for history."""
     gaps: Counter[str] = field(default_factory=Counter)
     """`gateway.gap` events, per client, by reason."""
     history_reads: int = 0
-    """Reads of durable history in Redis for clients that came back."""
+    """Reads of durable history in Redis."""
     peer_questions: int = 0
-    """Questions to other workers about ids that this one did not know."""
+    """Questions to other workers about what is missing here."""
     lag: float = 0.0
-    """Seconds the last canary took from this worker through Redis and back."""
+    """Seconds from the last request for a tick until it was heard."""
     published: int = 0
     """Messages accepted over HTTP."""
     redis_connects: int = 0

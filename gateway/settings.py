@@ -109,7 +109,7 @@ class Settings(BaseSettings):
         1_048_576, "bytes", "Size of a published message; larger ones are refused and counted.", ge=1
     )
     max_request_bytes: int = _field(65_536, "bytes", "Size of the JSON body of POST /events.", ge=64)
-    max_id_bytes: int = _field(256, "bytes", "Length of an event's id, and of Last-Event-ID.", ge=1, le=4096)
+    max_id_bytes: int = _field(256, "bytes", "Length of a publisher's id, and of an event's type.", ge=1, le=4096)
     queue_events: int = _field(
         1000,
         "events",
@@ -127,8 +127,7 @@ class Settings(BaseSettings):
     history_events: int = _field(
         1000,
         "events",
-        "Recent events a worker keeps of each channel for clients that come back; 0: none, and plain messages get "
-        "no ids.",
+        "Recent events a worker keeps of each channel for clients that come back; 0: none.",
         ge=0,
     )
     history_bytes: int = _field(
@@ -152,12 +151,11 @@ class Settings(BaseSettings):
     durable_age: float = _field(
         86_400.0, "seconds", "How long Redis keeps a durable event; 0: until there are too many.", ge=0
     )
-    warm_channels: int = _field(
-        10_000,
-        "channels",
-        "Channels others listen to that a starting worker subscribes to before it is ready, so that it knows what a "
-        "client that moves to it may have missed; 0: none.",
-        ge=0,
+    durable_channels: StringList = _field(
+        (),
+        "list",
+        "Channels (Redis globs) on which only durable messages are delivered and plain ones are rejected, so that a "
+        "client that comes back gets everything Redis kept, and no gap for what may have come beside it.",
     )
     overflow: StringList = _field(
         ("disconnect",),
@@ -171,7 +169,8 @@ class Settings(BaseSettings):
     canary_interval: float = _field(
         1.0,
         "seconds",
-        "How often a worker publishes to itself. If Redis is silent three times as long, it reconnects; 0: never.",
+        "After so long without a tick a worker requests one. If Redis is silent three times as long, it reconnects; "
+        "0: only when something needs a tick.",
         ge=0,
     )
     stall_timeout: float = _field(
@@ -213,6 +212,13 @@ class Settings(BaseSettings):
     )
     drain_window: float = _field(
         10.0, "seconds", "On SIGTERM the open streams are ended one by one, spread over this long.", ge=0
+    )
+    handover_timeout: float = _field(
+        2.0,
+        "seconds",
+        "Before that, other workers take over what only this one has heard; it waits for them for so long at most.",
+        ge=0,
+        le=60,
     )
     shutdown_timeout: float = _field(20.0, "seconds", "After SIGTERM the process is gone within this long.", gt=0)
 
@@ -283,8 +289,9 @@ class Settings(BaseSettings):
             raise ValueError("cors_credentials: needs cors_origins with exact origins, without wildcards")
         if self.retry_max < self.retry_min:
             raise ValueError(f"retry_max: must be at least retry_min ({self.retry_min:g})")
-        if self.shutdown_timeout <= self.drain_window:
-            raise ValueError(f"shutdown_timeout: must be longer than drain_window ({self.drain_window:g})")
+        if self.shutdown_timeout <= self.drain_window + self.handover_timeout:
+            least = self.drain_window + self.handover_timeout
+            raise ValueError(f"shutdown_timeout: must be longer than drain_window and handover_timeout ({least:g})")
         return self
 
     @classmethod

@@ -59,8 +59,3 @@ def without_password(url: str) -> str:
     credentials, at, place = parts.netloc.rpartition("@")
     user, colon, _ = credentials.partition(":")
     return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}{at}{place}", query=""))
-
-
-def glob_escape(prefix: bytes) -> bytes:
-    """The text so that it stands for itself in a Redis glob."""
-    return b"".join(b"\\" + bytes([c]) if c in b"*?[]\\^-" else bytes([c]) for c in prefix)

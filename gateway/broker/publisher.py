@@ -4,30 +4,50 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.broker.client import connection_pool
-from gateway.broker.durable import Durable
-from gateway.fanout.contracts import PublishFailed
+from gateway.broker.library import Library
+from gateway.ports import PublishFailed
 from gateway.settings import Settings
 
-_CONNECTIONS = 8
+_CONNECTIONS = 2
 
 
 class RedisPublisher:
-    """Publishes messages as `redis-cli PUBLISH` does, under the channel prefix of the settings."""
+    """Publishes messages as `redis-cli PUBLISH` does.
 
-    def __init__(self, settings: Settings, durable: Durable) -> None:
-        self._durable = durable
-        self._prefix = settings.channel_prefix
-        self._redis = Redis(connection_pool=connection_pool(settings, _CONNECTIONS, settings.redis_connect_timeout))
+    Args:
+        commands: a connection pool for commands.
+        library: keeps durable messages.
+        prefix: put before every channel name in Redis.
+    """
+
+    def __init__(self, commands: Redis, library: Library, prefix: str) -> None:
+        self._commands = commands
+        self._library = library
+        self._prefix = prefix
 
     async def publish(self, channel: str, payload: bytes) -> int:
         try:
-            return int(await self._redis.publish(self._prefix + channel, payload))
+            return int(await self._commands.publish(self._prefix + channel, payload))
         except (RedisError, OSError) as error:
             raise PublishFailed(str(error) or type(error).__name__) from error
 
     async def publish_durable(self, channel: str, payload: bytes) -> str:
-        return await self._durable.publish(channel, payload)
+        try:
+            return await self._library.publish(self._prefix + channel, payload)
+        except (RedisError, OSError) as error:
+            raise PublishFailed(str(error) or type(error).__name__) from error
 
     async def close(self) -> None:
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
+        """Close the connections."""
+        await self._commands.aclose()
+        await self._commands.connection_pool.disconnect()
+
+
+async def publisher(settings: Settings) -> RedisPublisher:
+    """A publisher with connections of its own.
+
+    Raises:
+        SettingsError: the settings name a Redis in an impossible way.
+    """
+    commands = Redis(connection_pool=connection_pool(settings, _CONNECTIONS, settings.redis_connect_timeout))
+    return RedisPublisher(commands, Library(commands, settings), settings.channel_prefix)

@@ -56,9 +56,7 @@ def dev(**flags: Any) -> None:
                 settings = settings.model_copy(update={"port": _free_port(settings.host, settings.port)})
             gateway = Gateway(settings, redis_cli)
             server = GatewayServer(
-                gateway.app,
-                gateway.hub,
-                settings,
+                gateway,
                 on_started=lambda address: _announce(address, redis_cli, note, settings),
             )
             server.run()

@@ -9,12 +9,11 @@ from typing import Any
 import click
 import orjson
 
-from gateway.broker.durable import Durable
-from gateway.broker.publisher import RedisPublisher
+from gateway.broker.publisher import publisher
 from gateway.commands.settings_options import load, settings_options
-from gateway.fanout.contracts import PublishFailed
-from gateway.fanout.event import Undeliverable, check_publishable
-from gateway.fanout.names import BadName, check_channel
+from gateway.memory.event import Undeliverable, check_publishable
+from gateway.memory.names import BadName, check_channel
+from gateway.ports import PublishFailed
 from gateway.settings import Settings, SettingsError
 
 
@@ -42,20 +41,18 @@ def publish(
     try:
         check_channel(channel, settings.max_channel_bytes)
         with asyncio.Runner() as runner:
-            kept = Durable(settings)
-            publisher = RedisPublisher(settings, kept)
+            redis = runner.run(publisher(settings))
             try:
                 for payload in _payloads(data):
                     message = _message(payload, event, id_)
                     check_publishable(message, durable, settings.max_payload_bytes, settings.max_id_bytes)
                     if durable:
-                        last_id = runner.run(publisher.publish_durable(channel, message))
+                        last_id = runner.run(redis.publish_durable(channel, message))
                     else:
-                        receivers = runner.run(publisher.publish(channel, message))
+                        receivers = runner.run(redis.publish(channel, message))
                     messages += 1
             finally:
-                runner.run(publisher.close())
-                runner.run(kept.close())
+                runner.run(redis.close())
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     except (BadName, Undeliverable) as error:

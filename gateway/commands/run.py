@@ -40,11 +40,9 @@ def run(**flags: Any) -> None:
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     server = GatewayServer(
-        gateway.app,
-        gateway.hub,
-        settings,
+        gateway,
         on_started=lambda address: logger.info(
-            "gateway %s listens on %s, takes up to %d streams", __version__, address, gateway.hub.max_streams
+            "gateway %s listens on %s, takes up to %d streams", __version__, address, gateway.members.max_streams
         ),
     )
     try:

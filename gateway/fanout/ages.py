@@ -10,7 +10,7 @@ class Ages:
     """Streams by the second in which they are to end.
 
     Args:
-        max_age: seconds, give or take a tenth, so that those who came together don't leave together; 0: for ever.
+        max_age: seconds, give or take a tenth, so that those who came together don't leave together; 0: forever.
         clock: event loop time.
     """
 

@@ -2,8 +2,8 @@
 
 from typing import Literal, NamedTuple
 
-from gateway.fanout.encoding import Encoding
-from gateway.fanout.gaps import gap
+from gateway.fanout.encodings import Encoding
+from gateway.memory.replay import Replayed, gap
 
 Policy = Literal["disconnect", "drop-oldest", "latest"]
 """What happens when it doesn't fit any more.
@@ -93,9 +93,9 @@ class Backlog:
 
     def take(self, encoding: Encoding) -> bytes:
         """All that waits, as one piece; gaps first."""
-        gaps = b"".join([gap(channel, "overflow", None).frame for channel in self._dropped_channels])
+        gaps = [Replayed(channel, gap(channel, "overflow", None), None) for channel in self._dropped_channels]
         waiting = b"".join([piece.data for piece in self._pieces.values()])
-        return encoding.wrap(gaps) + waiting if gaps else waiting
+        return encoding.encode(gaps) + waiting if gaps else waiting
 
     def _fits(self, data: bytes, events: int) -> bool:
         return self.events + events <= self._limits.events and self.bytes + len(data) <= self._limits.bytes

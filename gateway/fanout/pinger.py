@@ -18,12 +18,19 @@ class Pinger:
     Args:
         interval: seconds; 0 never pings.
         clock: event loop time.
-        ping: sends one.
+        last_delivery: when something was last delivered to a subscriber.
+
+    Attributes:
+        ping: sends a comment to a subscriber; nothing is sent before somebody has set it.
+        pings: how many were sent.
     """
 
-    def __init__(self, interval: float, clock: Callable[[], float], ping: Callable[[Subscriber], None]) -> None:
+    def __init__(
+        self, interval: float, clock: Callable[[], float], last_delivery: Callable[[Subscriber], float]
+    ) -> None:
+        self.ping: Callable[[Subscriber], None] = lambda _: None
         self._interval = interval
-        self._ping = ping
+        self._last_delivery = last_delivery
         self._clock = clock
         self._step = interval / _SLOTS_PER_INTERVAL
         self._slots: dict[int, set[Subscriber]] = {}
@@ -40,7 +47,7 @@ class Pinger:
             subscriber.ping_slot = None
 
     async def run(self) -> None:
-        """Turn the wheel for ever."""
+        """Turn the wheel forever."""
         while True:
             await asyncio.sleep(self._step or _IDLE)
             self.turn()
@@ -55,9 +62,9 @@ class Pinger:
             for subscriber in list(self._slots.pop(self._next, ())):
                 if subscriber.closed is not None:
                     continue
-                last = max(topic.last_delivery for topic in subscriber.topics)
+                last = self._last_delivery(subscriber)
                 if last <= now - self._interval + 2 * self._step:
-                    self._ping(subscriber)
+                    self.ping(subscriber)
                     self.pings += 1
                     last = now
                 self._schedule(subscriber, last)

@@ -1,14 +1,14 @@
-"""One client's side in the hub: where its bytes go, and what waits while they can't."""
+"""One client's side: where its bytes go, and what waits while they can't."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 from gateway.fanout.backlog import Backlog
-from gateway.fanout.encoding import Encoding
-from gateway.fanout.topic import Topic
+from gateway.fanout.encodings import Encoding
+from gateway.memory.topic import Topic
 
 QUEUE = -1
-"""What `Subscriber.send` gives back when nothing may be sent now: the bytes belong into the queue."""
+"""What `Subscriber.send` returns when nothing may be sent now: the bytes belong into the queue."""
 
 
 class Sink(Protocol):
@@ -39,9 +39,11 @@ class Subscriber:
         backlog: what waits; None while nothing does, which is almost always.
         closed: why it left, or None.
         ping_slot: where the pinger keeps it.
+        left_at: the id from which it goes on, while the connection to Redis is lost; None while it hears everything,
+            or hasn't begun.
     """
 
-    __slots__ = ("backlog", "closed", "encoding", "ping_slot", "send", "sink", "topics")
+    __slots__ = ("backlog", "closed", "encoding", "left_at", "ping_slot", "send", "sink", "topics")
 
     def __init__(self, topics: tuple[Topic, ...], encoding: Encoding) -> None:
         self.topics = topics
@@ -51,11 +53,7 @@ class Subscriber:
         self.backlog: Backlog | None = None
         self.closed: str | None = None
         self.ping_slot: set[Subscriber] | None = None
-
-    @property
-    def confirmed(self) -> bool:
-        """Whether Redis has confirmed all its topics."""
-        return all(topic.confirmed for topic in self.topics)
+        self.left_at: str | None = None
 
     def take(self) -> bytes:
         """All that waits, as one piece; empty if nothing does."""
@@ -69,5 +67,5 @@ def queue(_: bytes) -> int:
 
 
 def gone(piece: bytes) -> int:
-    """The `send` of a subscriber that has left: whatever is still meant for it has nobody to go to."""
+    """The `send` of a subscriber that has left: there is nobody left to send to."""
     return len(piece)

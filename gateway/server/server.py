@@ -5,11 +5,12 @@ import logging
 import socket
 from collections.abc import Callable
 from types import FrameType
+from typing import Protocol
 
 import uvicorn
 from starlette.applications import Starlette
 
-from gateway.fanout.hub import Hub
+from gateway.fanout.admission import Admission
 from gateway.server.access_log import RedactTokens
 from gateway.server.drain import drain
 from gateway.server.protocol import GatewayProtocol
@@ -33,6 +34,20 @@ What comes beyond is dropped: a client's kernel tries again after a second; ngin
 """
 
 
+class Served(Protocol):
+    """One worker's parts, as far as the server has to know them."""
+
+    app: Starlette
+    settings: Settings
+    admission: Admission
+
+    async def hand_over(self) -> None:
+        """This worker is about to shut down: others take over what only it has heard."""
+
+    async def finish_answers(self) -> None:
+        """Answer what other workers have asked so far."""
+
+
 class GatewayServer(uvicorn.Server):
     """Serves one worker.
 
@@ -40,25 +55,22 @@ class GatewayServer(uvicorn.Server):
     leaves when the last is gone or at the deadline. A second signal leaves at once.
 
     Args:
-        app: the application.
-        hub: whose streams are to be ended.
-        settings: where to listen, and how long to drain.
+        gateway: what is served.
         on_started: called with the address once connections are accepted.
     """
 
     def __init__(
         self,
-        app: Starlette,
-        hub: Hub,
-        settings: Settings,
+        gateway: Served,
         on_started: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._hub = hub
+        settings = gateway.settings
+        self._gateway = gateway
         self._on_started = on_started
         self._settings = settings
         super().__init__(
             uvicorn.Config(
-                app,
+                gateway.app,
                 host=settings.host,
                 port=settings.port,
                 uds=settings.unix_socket or None,
@@ -72,7 +84,9 @@ class GatewayServer(uvicorn.Server):
                 server_header=False,
                 backlog=_BACKLOG,
                 # Seconds; uvicorn says int and hands it to asyncio, which takes fractions.
-                timeout_graceful_shutdown=settings.shutdown_timeout - settings.drain_window,  # type: ignore[arg-type]
+                timeout_graceful_shutdown=settings.shutdown_timeout
+                - settings.drain_window
+                - settings.handover_timeout,  # type: ignore[arg-type]
             )
         )
         if settings.access_log:
@@ -105,11 +119,13 @@ class GatewayServer(uvicorn.Server):
         # Before uvicorn's own shutdown, which waits for the streams to end and runs the lifespan's end last.
         for server in self.servers:
             server.close()
-        # A proxy keeps idle connections, and would send the very clients that are let go now to this worker again.
+        # A proxy keeps idle connections, and would send those who are disconnected now to this worker again.
         for connection in list(self.server_state.connections):
             if isinstance(connection, GatewayProtocol):
                 connection.shutdown()
-        await drain(self._hub, self._settings, hurry=lambda: self.force_exit)
+        await self._gateway.hand_over()
+        await drain(self._gateway.admission, self._settings, hurry=lambda: self.force_exit)
+        await self._gateway.finish_answers()
         await super().shutdown(sockets)
         # uvicorn would raise the signals again, for the shell's sake; an orderly end is no death by signal.
         self._captured_signals.clear()

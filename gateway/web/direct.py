@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable, MutableSet
 from typing import Any, Protocol
 
-from gateway.fanout.hub import Hub
+from gateway.fanout.members import Members
 from gateway.fanout.subscriber import Subscriber, queue
 
 EXTENSION = "gateway.direct"
@@ -79,10 +79,10 @@ class DirectStream(asyncio.Protocol):
     `pause_writing`, and what comes meanwhile is queued, so that nothing overtakes.
     """
 
-    __slots__ = ("_hub", "_registry", "_send", "_subscriber", "_transport")
+    __slots__ = ("_members", "_registry", "_send", "_subscriber", "_transport")
 
-    def __init__(self, hub: Hub, subscriber: Subscriber) -> None:
-        self._hub = hub
+    def __init__(self, members: Members, subscriber: Subscriber) -> None:
+        self._members = members
         self._subscriber = subscriber
         self._send: Callable[[bytes], int] | None = None
         self._transport: asyncio.Transport | None = None
@@ -142,7 +142,7 @@ class DirectStream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
-        self._hub.leave(self._subscriber, "client")
+        self._members.leave(self._subscriber, "client")
         self._subscriber.sink = None
 
     def wake(self) -> None:
@@ -160,7 +160,7 @@ class DirectStream(asyncio.Protocol):
     def shutdown(self) -> None:
         """The server shuts down (uvicorn calls this on its open connections)."""
         if self._subscriber.closed is None:
-            self._hub.end(self._subscriber, "shutdown")
+            self._members.end(self._subscriber, "shutdown")
 
 
 def _sender(transport: asyncio.Transport) -> Callable[[bytes], int]:

@@ -1,7 +1,7 @@
 """What those who run it ask: /healthz, /readyz, /metrics."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,10 +10,10 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from gateway.fanout.contracts import Source
-from gateway.fanout.hub import Hub
-from gateway.fanout.interest import Interest
+from gateway.fanout.members import Members
+from gateway.memory.history import History
 from gateway.metrics import Metrics
+from gateway.ports import Source
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -21,11 +21,11 @@ _NO_STORE = {"Cache-Control": "no-store"}
 class Ops:
     """The three endpoints."""
 
-    def __init__(self, hub: Hub, interest: Interest, source: Source, metrics: Metrics) -> None:
-        self._hub = hub
+    def __init__(self, members: Members, topics: Sized, history: History, source: Source, metrics: Metrics) -> None:
+        self._members = members
         self._source = source
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(hub, interest, source, metrics))
+        self._registry.register(_Collector(members, topics, history, source, metrics))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
@@ -36,10 +36,10 @@ class Ops:
     async def readyz(self, _: Request) -> Response:
         """Whether new clients can be served."""
         problems = {}
-        if self._hub.draining:
-            problems["draining"] = "this worker is going"
-        if self._hub.full:
-            problems["full"] = f"{self._hub.max_streams} streams are open (setting max_streams)"
+        if self._members.draining:
+            problems["draining"] = "this worker is shutting down"
+        if self._members.full:
+            problems["full"] = f"{self._members.max_streams} streams are open (setting max_streams)"
         if (redis := self._source.problem) is not None:
             problems["redis"] = redis
         if problems:
@@ -54,35 +54,38 @@ class Ops:
 class _Collector(Collector):
     """Reads the worker's plain integers when it is asked, so that counting costs next to nothing."""
 
-    def __init__(self, hub: Hub, interest: Interest, source: Source, metrics: Metrics) -> None:
-        self._hub = hub
-        self._interest = interest
+    def __init__(self, members: Members, topics: Sized, history: History, source: Source, metrics: Metrics) -> None:
+        self._members = members
+        self._topics = topics
+        self._history = history
         self._source = source
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        hub, counts = self._hub, self._metrics
-        backlogs = hub.backlogs
-        yield _gauge("streams", "Open streams.", len(hub))
-        yield _gauge("streams_limit", "Streams this worker takes.", hub.max_streams)
-        yield _gauge("channels", "Channels and patterns subscribed to in Redis.", len(self._interest))
+        members, counts = self._members, self._metrics
+        backlogs = members.backlogs
+        yield _gauge("streams", "Open streams.", len(members))
+        yield _gauge("streams_limit", "Streams this worker takes.", members.max_streams)
+        yield _gauge("channels", "Channels and patterns subscribed to in Redis.", len(self._topics))
         yield _gauge("redis_connected", "1 while messages can arrive from Redis.", int(self._source.problem is None))
-        yield _gauge("draining", "1 while this worker is going.", int(hub.draining))
+        yield _gauge("draining", "1 while this worker is shutting down.", int(members.draining))
         yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(backlogs))
         yield _gauge("queued_events", "Events waiting for slow clients.", sum(backlog.events for backlog in backlogs))
         yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(backlog.bytes for backlog in backlogs))
-        yield _gauge("history_bytes", "Size of the recent events kept.", hub.history.bytes)
+        yield _gauge("history_bytes", "Size of the recent events kept.", self._history.bytes)
         yield _gauge("redis_lag_seconds", "From this worker through Redis and back.", counts.lag)
         yield _gauge("tasks", "Tasks of the event loop; does not grow with direct streams.", len(asyncio.all_tasks()))
         yield _counter("messages", "Messages received from Redis.", counts.messages)
         yield _counter("deliveries", "Events handed to streams.", counts.deliveries)
         yield _counter("published", "Messages accepted over HTTP.", counts.published)
-        yield _counter("pings", "Comments sent to idle streams.", hub.pinger.pings)
+        yield _counter("pings", "Comments sent to idle streams.", members.pinger.pings)
         yield _counter("dropped_events", "Events dropped for slow clients (drop-oldest).", counts.dropped_events)
-        yield _counter("recovered", "Durable events fetched after a lost connection to Redis.", counts.recovered)
         yield _counter("replayed", "Events sent again to clients that came back.", counts.replayed)
-        yield _counter("history_reads", "Reads of durable history for clients that came back.", counts.history_reads)
-        yield _counter("peer_questions", "Questions to other workers about unknown ids.", counts.peer_questions)
+        yield _counter("ticks", "Ticks heard from Redis.", counts.ticks)
+        yield _counter("history_reads", "Reads of durable history.", counts.history_reads)
+        yield _counter(
+            "peer_questions", "Questions to other workers about what is missing here.", counts.peer_questions
+        )
         yield _counter("gaps", "Gap events sent, by reason.", counts.gaps, "reason")
         yield _counter("redis_connects", "Connections made to Redis.", counts.redis_connects)
         yield _counter("streams_opened", "Streams begun.", counts.streams_opened)

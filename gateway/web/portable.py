@@ -8,7 +8,7 @@ from sse_starlette import EventSourceResponse
 from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
-from gateway.fanout.hub import Hub
+from gateway.fanout.members import Members
 from gateway.fanout.subscriber import Subscriber
 
 # sse-starlette ends every stream as soon as it sees a uvicorn server about to exit; ours are ended by the drain,
@@ -24,8 +24,8 @@ class PortableStream(EventSourceResponse):
         headers: the response's headers.
     """
 
-    def __init__(self, hub: Hub, subscriber: Subscriber, first: bytes, headers: Mapping[str, str]) -> None:
-        self._hub = hub
+    def __init__(self, members: Members, subscriber: Subscriber, first: bytes, headers: Mapping[str, str]) -> None:
+        self._members = members
         self._subscriber = subscriber
         self._first = first
         self._last: bytes | None = None
@@ -41,7 +41,7 @@ class PortableStream(EventSourceResponse):
             with self._everything:
                 await super().__call__(scope, receive, send)
         finally:
-            self._hub.leave(self._subscriber, "client")
+            self._members.leave(self._subscriber, "client")
             # They refer to each other; without this they would stay until the garbage collector comes by.
             self._subscriber.sink = None
 

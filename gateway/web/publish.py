@@ -3,10 +3,10 @@
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.fanout.contracts import Publisher, PublishFailed
-from gateway.fanout.event import Undeliverable, check_publishable
-from gateway.fanout.names import BadName, check_channel
+from gateway.memory.event import Undeliverable, check_publishable
+from gateway.memory.names import BadName, check_channel
 from gateway.metrics import Metrics
+from gateway.ports import Publisher, PublishFailed
 from gateway.settings import Settings
 from gateway.web.body import ClientGone, read_body
 from gateway.web.origins import Origins

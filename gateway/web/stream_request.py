@@ -8,14 +8,15 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from gateway.fanout.names import BadName, NotAllowed, check_channel, check_pattern
+from gateway.memory.names import BadName, NotAllowed, check_channel, check_pattern
+from gateway.memory.place import MAX_PLACE_BYTES
 from gateway.settings import Settings
 from gateway.web.problem import Problem
 
 # EventSource polyfills can't set headers and send the id in the query; each spells it in its own way.
-_LAST_EVENT_ID = ("last_event_id", "lastEventId", "Last-Event-ID")
-_PARAMETERS = ("channel", "pattern", "events", "history", "token", *_LAST_EVENT_ID)
-_MEMBERS = ("channels", "patterns", "events", "history", "last_event_id")
+_LAST_EVENT_ID = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
+_PARAMETERS = ("channel", "pattern", "new", "events", "history", "token", *_LAST_EVENT_ID)
+_MEMBERS = ("channels", "patterns", "new", "events", "history", "last_event_id")
 _MAX_PARAMETERS = 20_000
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_BYTES = 512
@@ -28,6 +29,7 @@ class StreamRequest:
     Attributes:
         channels: names of channels, each once.
         patterns: Redis globs, each once.
+        new: which of them were added since the id: what was published on them before is not missed.
         last_event_id: where the client was when it lost its last stream; None for a new one.
         history: how many kept events of each channel come first.
         named: events without a type of their own get their channel's name as type.
@@ -35,6 +37,7 @@ class StreamRequest:
 
     channels: tuple[str, ...]
     patterns: tuple[str, ...]
+    new: frozenset[str]
     last_event_id: str | None
     history: int
     named: bool
@@ -45,6 +48,7 @@ class _Asked(NamedTuple):
 
     channels: list[str]
     patterns: list[str]
+    new: list[str]
     events: str | None
     history: str | None
     last_event_id: str | None
@@ -82,12 +86,15 @@ class QueryRequests:
 def _from_query(settings: Settings, query_string: bytes, path_channel: str | None) -> StreamRequest:
     channels = [] if path_channel is None else [path_channel]
     patterns: list[str] = []
+    new: list[str] = []
     single: dict[str, str] = {}
     for name, value in query_pairs(query_string):
         if name == "channel":
             channels.append(value)
         elif name == "pattern":
             patterns.append(value)
+        elif name == "new":
+            new.append(value)
         elif name in _PARAMETERS:
             if name in single:
                 raise Problem(400, f"The parameter {name} stands twice.")
@@ -95,7 +102,7 @@ def _from_query(settings: Settings, query_string: bytes, path_channel: str | Non
         else:
             raise Problem(400, f"There is no parameter {name!r}; known are {', '.join(_PARAMETERS)}.")
     last_event_id = next((single[name] for name in _LAST_EVENT_ID if name in single), None)
-    asked = _Asked(channels, patterns, single.get("events"), single.get("history"), last_event_id)
+    asked = _Asked(channels, patterns, new, single.get("events"), single.get("history"), last_event_id)
     return _checked(settings, asked)
 
 
@@ -128,7 +135,14 @@ def from_json(
     if history is not None and type(history) is not int:
         raise Problem(400, "The member history must be a whole number.")
     text = None if history is None else str(history)
-    asked = _Asked(_strings(value, "channels"), _strings(value, "patterns"), events, text, last_event_id)
+    asked = _Asked(
+        _strings(value, "channels"),
+        _strings(value, "patterns"),
+        _strings(value, "new"),
+        events,
+        text,
+        last_event_id,
+    )
     return _with_id(settings, _checked(settings, asked), headers)
 
 
@@ -185,9 +199,13 @@ def _checked(settings: Settings, asked: _Asked) -> StreamRequest:
         raise Problem(400, f"{error}.") from None
     if asked.events not in (None, "channel"):
         raise Problem(400, f"events={asked.events!r} is not known; the only value is 'channel'.")
+    for name in asked.new:
+        if name not in unique_channels and name not in unique_patterns:
+            raise Problem(400, f"new={name!r} is none of the channels and patterns of this stream.")
     return StreamRequest(
         unique_channels,
         unique_patterns,
+        frozenset(asked.new),
         asked.last_event_id,
         _count(settings, asked.history),
         asked.events == "channel",
@@ -212,8 +230,9 @@ def _with_id(settings: Settings, request: StreamRequest, headers: Iterable[tuple
         if name == b"last-event-id":
             # UTF-8, as the HTML standard sends it (9.2.5, "Last-Event-ID").
             given = value.decode(errors="replace")
-    if given and len(given.encode(errors="replace")) > settings.max_id_bytes:
-        raise Problem(400, f"Last-Event-ID is longer than {settings.max_id_bytes} bytes (setting max_id_bytes).")
+    limit = settings.max_id_bytes + MAX_PLACE_BYTES
+    if given and len(given.encode(errors="replace")) > limit:
+        raise Problem(400, f"Last-Event-ID is longer than {limit} bytes, which no id of this gateway is.")
     return (
         request if given == request.last_event_id and given != "" else replace(request, last_event_id=given or None)
     )

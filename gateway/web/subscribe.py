@@ -1,17 +1,13 @@
 """GET and POST /events: open a stream."""
 
-import random
-
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.fanout.catch_up import CatchUp
-from gateway.fanout.encoding import Encodings
-from gateway.fanout.event import retry_frame
-from gateway.fanout.hub import Hub, TurnedAway
-from gateway.fanout.resume import NO_REPLAY
+from gateway.fanout.admission import Admission, TopicRefused, TurnedAway
+from gateway.fanout.encodings import Encodings
+from gateway.fanout.members import Members
 from gateway.fanout.subscriber import Subscriber
-from gateway.fanout.topic import TopicRefused
+from gateway.memory.catch_up import Wish
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.web.accept import accepts_gzip
@@ -28,10 +24,10 @@ from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
 class Subscribe:
     """The endpoint; an ASGI application, because the direct path needs `scope` and `send` themselves."""
 
-    def __init__(self, settings: Settings, hub: Hub, catch_up: CatchUp, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, members: Members, admission: Admission, metrics: Metrics) -> None:
         self._settings = settings
-        self._hub = hub
-        self._catch_up = catch_up
+        self._members = members
+        self._admission = admission
         self._encodings = Encodings(settings.gzip_min_bytes)
         self._metrics = metrics
         self._queries = QueryRequests(settings)
@@ -51,15 +47,15 @@ class Subscribe:
         except ClientGone:
             return
         except TurnedAway as refusal:
-            answer = turn_away(refusal.reason, self._settings.retry_busy, self._metrics)
+            answer = turn_away(refusal.reason, request.last_event_id, self._settings.retry_busy, self._metrics)
             await answer(scope, receive, send)
             return
         except TopicRefused as refusal:
             raise Problem(403, f"Redis does not let this gateway subscribe to that: {refusal}.") from None
         try:
             if handle is None:
-                headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.gzip else {})
-                await PortableStream(self._hub, subscriber, first, headers)(scope, departure.receive, send)
+                headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.compressed else {})
+                await PortableStream(self._members, subscriber, first, headers)(scope, departure.receive, send)
             else:
                 await self._begin_direct(handle, send, subscriber, first)
         finally:
@@ -71,10 +67,10 @@ class Subscribe:
         """A subscriber that has joined, and what its stream begins with.
 
         Raises:
-            ClientGone: the client has left meanwhile.
-            TurnedAway, TopicRefused: as `Hub.subscribe` and `Hub.confirmed` do.
+            ClientGone: the client has disconnected meanwhile.
+            TurnedAway, TopicRefused: as `Admission.register` and `Admission.begin` do.
         """
-        subscriber = self._hub.subscribe(
+        subscriber = self._admission.register(
             request.channels,
             request.patterns,
             self._encodings.get(
@@ -83,29 +79,26 @@ class Subscribe:
                 gzip=self._settings.gzip and accepts_gzip(scope["headers"]),
             ),
         )
+        wish = Wish(request.last_event_id, request.history, request.new)
         try:
-            while True:
-                if not subscriber.confirmed:  # else the channel has listeners already, as it has for almost everybody
-                    await self._confirmed(subscriber, handle, departure)
-                first = await self._first(request, subscriber)
-                if subscriber.confirmed:
-                    break
-                # The connection to Redis was lost meanwhile; what fills the hole would come twice.
+            first = self._admission.begin_now(subscriber, wish)
+            if first is None:
+                first = await self._begin(subscriber, wish, handle, departure)
         except BaseException:
-            self._hub.leave(subscriber, "client")
+            self._members.leave(subscriber, "client")
             departure.stop()
             raise
-        self._hub.join(subscriber)
         return subscriber, first
 
-    async def _confirmed(self, subscriber: Subscriber, handle: DirectHandle | None, departure: Departure) -> None:
+    async def _begin(
+        self, subscriber: Subscriber, wish: Wish, handle: DirectHandle | None, departure: Departure
+    ) -> bytes:
         if handle is None:
-            await departure.or_result(self._hub.confirmed(subscriber))
-            return
+            return await departure.or_result(self._admission.begin(subscriber, wish))
         # Two tasks fewer: when all come at once, all wait for the same answer of Redis.
-        handle.watch(lambda: self._hub.leave(subscriber, "client"))
+        handle.watch(lambda: self._members.leave(subscriber, "client"))
         try:
-            await self._hub.confirmed(subscriber)
+            return await self._admission.begin(subscriber, wish)
         finally:
             handle.watch(None)
             if handle.gone:
@@ -136,26 +129,15 @@ class Subscribe:
             handle.prepare()
             await send({"type": "http.response.start", "status": 200, "headers": _direct_headers(subscriber)})
         except BaseException as error:
-            self._hub.leave(subscriber, "client")
+            self._members.leave(subscriber, "client")
             if handle.gone and isinstance(error, RuntimeError):
                 return  # uvloop says so of a transport that closed just now
             raise
-        DirectStream(self._hub, subscriber).begin(handle, first)
-
-    async def _first(self, request: StreamRequest, subscriber: Subscriber) -> bytes:
-        """What the stream begins with; right after it the subscriber joins, with nothing awaited in between."""
-        if request.last_event_id is not None:
-            replay = await self._catch_up.after(subscriber.topics, request.last_event_id)
-        elif request.history:
-            replay = await self._catch_up.last(subscriber.topics, request.history)
-        else:
-            replay = NO_REPLAY
-        retry = retry_frame(random.uniform(self._settings.retry_min, self._settings.retry_max))
-        return subscriber.encoding.first(retry) + replay.piece(subscriber.encoding)
+        DirectStream(self._members, subscriber).begin(handle, first)
 
 
 def _direct_headers(subscriber: Subscriber) -> list[tuple[bytes, bytes]]:
-    return _COMPRESSED_HEADERS if subscriber.encoding.gzip else _DIRECT_HEADERS
+    return _COMPRESSED_HEADERS if subscriber.encoding.compressed else _DIRECT_HEADERS
 
 
 _DIRECT_HEADERS = [

@@ -5,10 +5,12 @@ A browser that gets anything but 200 gives up for good; only a clean end or a ne
 """
 
 import random
+import re
 
 from starlette.responses import Response
 
-from gateway.fanout.event import retry_frame
+from gateway.fanout import sse
+from gateway.fanout.in_band import closing
 from gateway.metrics import Metrics
 
 STREAM_HEADERS = {
@@ -20,14 +22,21 @@ STREAM_HEADERS = {
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 
 
-def turn_away(reason: str, retry_busy: float, metrics: Metrics) -> Response:
-    """An empty stream.
+# What may stand in an `id:` line: a client could send anything.
+_SAFE_ID = re.compile(r"[^\x00-\x1f\x7f]*")
+
+
+def turn_away(reason: str, last_event_id: str | None, retry_busy: float, metrics: Metrics) -> Response:
+    """A stream of one event.
 
     Args:
-        reason: why, for the metric and as a comment for people with curl.
+        reason: why, for the metric and for the client.
+        last_event_id: what the client has sent.
         retry_busy: longest reconnection time told, in seconds; half of it is the shortest.
         metrics: where it is counted.
     """
     metrics.turned_away[reason] += 1
     retry = random.uniform(retry_busy / 2, retry_busy)
-    return Response(b": %b\n%b" % (reason.encode(), retry_frame(retry)), 200, STREAM_HEADERS, STREAM_TYPE)
+    id_ = last_event_id if last_event_id is not None and _SAFE_ID.fullmatch(last_event_id) else None
+    body = sse.id_line(id_) + sse.body(closing(reason, retry))
+    return Response(body, 200, STREAM_HEADERS, STREAM_TYPE)

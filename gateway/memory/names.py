@@ -2,7 +2,7 @@
 
 import re
 
-from gateway.fanout.event import RESERVED_PREFIX
+from gateway.memory.event import RESERVED_PREFIX
 
 # C0 and C1 controls, DEL, and the two line separators of Unicode: they would garble logs and event types.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -1,8 +1,8 @@
 """A published message as a Server-Sent Event.
 
-The rules are the contract's: valid UTF-8 is delivered as `data:` lines; a JSON object that holds `event` and
-`data`, and no key but those of `ENVELOPE_KEYS`, is an envelope whose fields become the event's. The stream format
-is section 9.2 "Server-sent events" of the HTML standard.
+The rules are the contract's: valid UTF-8 is delivered as `data:` lines; a JSON object that holds `event` and `data`,
+and no key but those of `ENVELOPE_KEYS`, is an envelope whose fields become the event's. The stream format is section
+9.2 "Server-sent events" of the HTML standard.
 """
 
 import contextlib
@@ -12,28 +12,31 @@ from typing import Any
 
 import orjson
 
-from gateway.fanout.ids import DurableId, parse_durable
+from gateway.memory.place import parse_place
 
 ENVELOPE_KEYS = frozenset(("event", "data", "id", "retry", "comment"))
 RESERVED_PREFIX = "gateway."
-"""Channels and event types that begin so are the gateway's own."""
+"""Channels and event types that begin with it are the gateway's own."""
 MAX_RETRY_MS = 86_400_000
 """A day: a publisher's typing error must not keep browsers away for weeks."""
 
 DURABLE_MARK = b"\x1egateway:"
-"""What a durable message begins with in Pub/Sub; the functions in broker/durable.lua write it."""
+"""What a durable message begins with in Pub/Sub; broker/library.lua writes it."""
 
 _JSON_SPACE = b" \t\r\n"
 # CR, LF and NUL end a field or make a browser ignore it (HTML standard, 9.2.6).
 _UNSAFE_IN_FIELD = re.compile(r"[\r\n\0]")
 _LONG_NUMBER = re.compile(rb"\d{19}")
+# It comes back in a request header, and HTTP parsers differ in what else they accept there (RFC 9110, 5.5).
+_VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
+_DURABLE_HEAD = re.compile(rb"([0-9]{10,16})-([0-9]{1,16})")
 
 
 class Undeliverable(ValueError):
-    """A message that is refused as a whole.
+    """A message that is rejected as a whole.
 
     Attributes:
-        reason: one word for the metric: `too_large`, `not_utf8`, `bad_envelope` or `bad_durable`.
+        reason: one word for the metric: `too_large`, `not_utf8`, `bad_envelope`, `bad_durable` or `not_durable`.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -42,46 +45,77 @@ class Undeliverable(ValueError):
 
 
 class Event:
-    """One event, encoded once.
+    """The fields of one event; how they are framed is for `gateway.fanout.encodings`.
 
     Attributes:
         type: the event's type; None means the browser's default, "message".
-        id: its id, or None.
-        durable: its id if it is a durable one, else None.
-        ring_hash: the hash in its id if a worker gave it, else None.
-        frame: its bytes in an event stream, blank line included.
+        data: UTF-8.
+        own_id: the id its publisher gave it, or None.
+        retry: the reconnection time it sets, in ms, or None.
+        comment: UTF-8, or None.
     """
 
-    __slots__ = ("durable", "frame", "id", "ring_hash", "type")
+    __slots__ = ("comment", "data", "own_id", "retry", "type")
 
     def __init__(
-        self, frame: bytes, type_: str | None = None, id_: str | None = None, durable: DurableId | None = None
+        self,
+        data: bytes,
+        type_: str | None = None,
+        own_id: str | None = None,
+        retry: int | None = None,
+        comment: bytes | None = None,
     ) -> None:
-        self.frame = frame
+        self.data = data
         self.type = type_
-        self.id = id_
-        self.durable = durable
-        self.ring_hash: str | None = None
+        self.own_id = own_id
+        self.retry = retry
+        self.comment = comment
 
-    def with_id(self, id_: str, ring_hash: str | None = None) -> "Event":
-        """The same event with an id."""
-        event = Event(b"id: %b\n%b" % (id_.encode(), self.frame), self.type, id_, self.durable)
-        event.ring_hash = ring_hash
-        return event
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return len(self.data) + (len(self.comment) if self.comment else 0)
 
-    def frame_as(self, type_: str) -> bytes:
-        """The frame for clients that want events without a type of their own to have this one."""
-        return b"event: %b\n%b" % (type_.encode(), self.frame) if self.type is None else self.frame
+    def __repr__(self) -> str:
+        return f"<event {self.type or 'message'} {self.data[:40]!r}>"
 
 
-def parse(payload: bytes, max_payload_bytes: int, max_id_bytes: int) -> Event:
-    """Make the event a published payload means.
+class Durable:
+    """What stands in front of a durable message in Pub/Sub."""
+
+    __slots__ = ("generation", "number")
+
+    def __init__(self, generation: int, number: int) -> None:
+        self.generation = generation
+        self.number = number
+
+
+def split_durable(payload: bytes) -> tuple[Durable | None, bytes]:
+    """The number of a durable message and the message itself; (None, payload) for a plain one.
 
     Raises:
-        Undeliverable: not UTF-8, larger than allowed, or an envelope with a field that can't be.
+        Undeliverable: it begins as a durable message does, and isn't one.
     """
-    if payload.startswith(DURABLE_MARK):
-        return _parse_durable(payload, max_payload_bytes, max_id_bytes)
+    if not payload.startswith(DURABLE_MARK):
+        return None, payload
+    head, _, body = payload[len(DURABLE_MARK) :].partition(b"\n")
+    match = _DURABLE_HEAD.fullmatch(head)
+    if match is None:
+        raise Undeliverable("bad_durable", "the mark of a durable message without its number")
+    if body.startswith(DURABLE_MARK):
+        raise Undeliverable("bad_durable", "marked as durable twice")
+    return Durable(int(match[1]), int(match[2])), body
+
+
+def parse(payload: bytes, durable: bool, max_payload_bytes: int, max_id_bytes: int) -> Event:
+    """Make the event a published payload means.
+
+    Args:
+        durable: whether it is one of Redis' numbered messages, which have no id of their own.
+
+    Raises:
+        Undeliverable: not UTF-8, larger than allowed, or an envelope with an invalid field.
+    """
     if len(payload) > max_payload_bytes:
         raise Undeliverable("too_large", f"{len(payload)} bytes; at most {max_payload_bytes} are delivered")
     if not payload.isascii():
@@ -91,50 +125,27 @@ def parse(payload: bytes, max_payload_bytes: int, max_id_bytes: int) -> Event:
             raise Undeliverable("not_utf8", f"not UTF-8 at byte {error.start}") from None
     envelope = _envelope(payload)
     if envelope is None:
-        return Event(_lines(b"data: ", payload) + b"\n")
-    return _from_envelope(envelope, payload, max_id_bytes)
+        return Event(payload)
+    event = _from_envelope(envelope, payload, max_id_bytes)
+    if durable and event.own_id is not None:
+        raise _bad("id", "is not possible in a durable message: its position is its id")
+    return event
 
 
 def check_publishable(payload: bytes, durable: bool, max_payload_bytes: int, max_id_bytes: int) -> None:
-    """Say beforehand what would be refused later, where its sender can learn of it.
+    """Say beforehand what would be rejected later, where its sender can learn of it.
 
     Raises:
-        Undeliverable: as `parse` does; and for durable messages with an id of their own.
+        Undeliverable: as `parse` does.
     """
     if payload.startswith(DURABLE_MARK):
         raise Undeliverable("bad_durable", "it begins with the mark that Redis puts before durable messages")
-    if parse(payload, max_payload_bytes, max_id_bytes).id is not None and durable:
-        raise _bad("id", "is not possible in a durable message: it gets its id from Redis' clock")
-
-
-def durable_payload(id_: DurableId, payload: bytes) -> bytes:
-    """A durable message as it goes through Pub/Sub: marked, with its id in front."""
-    return b"%b%b\n%b" % (DURABLE_MARK, str(id_).encode(), payload)
+    parse(payload, durable, max_payload_bytes, max_id_bytes)
 
 
 def own_event(type_: str, fields: dict[str, Any]) -> Event:
     """One of the gateway's in-band events, such as `gateway.gap`; `fields` become its data, as JSON."""
-    return Event(b"event: %b\ndata: %b\n\n" % (type_.encode(), orjson.dumps(fields)), type_)
-
-
-def retry_frame(seconds: float) -> bytes:
-    """The line that tells a client its reconnection time; no event is dispatched for it."""
-    return b"retry: %d\n\n" % (seconds * 1000)
-
-
-def _parse_durable(payload: bytes, max_payload_bytes: int, max_id_bytes: int) -> Event:
-    head, _, body = payload.partition(b"\n")
-    id_ = parse_durable(head.removeprefix(DURABLE_MARK).decode(errors="replace"))
-    if id_ is None:
-        raise Undeliverable("bad_durable", "the mark of a durable message without an id")
-    if body.startswith(DURABLE_MARK):
-        raise Undeliverable("bad_durable", "marked as durable twice")
-    event = parse(body, max_payload_bytes, max_id_bytes)
-    if event.id is not None:
-        raise _bad("id", "is not possible in a durable message: it gets its id from Redis' clock")
-    event = event.with_id(str(id_))
-    event.durable = id_
-    return event
+    return Event(orjson.dumps(fields), type_)
 
 
 def _envelope(payload: bytes) -> dict[str, Any] | None:
@@ -157,29 +168,32 @@ def _from_envelope(envelope: dict[str, Any], payload: bytes, max_id_bytes: int) 
     type_ = _text_field(envelope, "event", max_id_bytes)
     if type_.startswith(RESERVED_PREFIX):
         raise _bad("event", f"{type_!r}: types that begin with {RESERVED_PREFIX!r} are the gateway's own")
-    lines: list[bytes] = []
+    comment = None
     if "comment" in envelope:
         comment = envelope["comment"]
         if not isinstance(comment, str):
             raise _bad("comment", f"must be a string, not {_json_type(comment)}")
-        lines.append(_lines(b": ", comment.encode()))
-    if type_:  # an empty type means the default one (HTML standard, 9.2.6), so no line says the same
-        lines.append(b"event: %b\n" % type_.encode())
-    id_ = None
-    if "id" in envelope:
-        id_ = _text_field(envelope, "id", max_id_bytes)
-        lines.append(b"id: %b\n" % id_.encode())
+    own_id = _text_field(envelope, "id", max_id_bytes) if "id" in envelope else None
+    if own_id:
+        if not _VISIBLE_ASCII.fullmatch(own_id):
+            raise _bad("id", "must be visible ASCII, without spaces: clients send it back in a header")
+        if parse_place(own_id)[1] is not None:
+            raise _bad("id", f"{own_id!r} has the form of the gateway's own ids")
+    retry = None
     if "retry" in envelope:
         retry = envelope["retry"]
         if type(retry) is not int:
             raise _bad("retry", f"must be a whole number of milliseconds, not {_json_type(retry)}")
         if not 0 <= retry <= MAX_RETRY_MS:
             raise _bad("retry", f"must lie between 0 and {MAX_RETRY_MS} milliseconds")
-        lines.append(b"retry: %d\n" % retry)
     data = envelope["data"]
-    lines.append(_lines(b"data: ", data.encode() if isinstance(data, str) else _compact(data, payload)))
-    lines.append(b"\n")
-    return Event(b"".join(lines), type_ or None, id_)
+    return Event(
+        data.encode() if isinstance(data, str) else _compact(data, payload),
+        type_ or None,  # an empty type means the default one (HTML standard, 9.2.6)
+        own_id or None,  # an empty id would make the client forget where it is
+        retry,
+        comment.encode() if comment is not None else None,
+    )
 
 
 def _text_field(envelope: dict[str, Any], name: str, max_bytes: int) -> str:
@@ -216,12 +230,3 @@ def _compact(data: Any, payload: bytes) -> bytes:
 
 def _verbatim(number: str) -> orjson.Fragment:
     return orjson.Fragment(number)
-
-
-def _lines(prefix: bytes, text: bytes) -> bytes:
-    """The text with `prefix` before each of its lines, ended by LF; CR, LF and CRLF all end a line."""
-    if b"\r" in text:
-        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if b"\n" in text:
-        text = text.replace(b"\n", b"\n" + prefix)
-    return b"%b%b\n" % (prefix, text)

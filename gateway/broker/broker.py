@@ -1,0 +1,139 @@
+"""Everything a worker needs of Redis, wired."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.broker.client import connection_pool
+from gateway.broker.clock import ALIVE, TickClock
+from gateway.broker.library import Library
+from gateway.broker.link import Link
+from gateway.broker.past import PastOfOthers
+from gateway.broker.peers import Peers
+from gateway.broker.publisher import RedisPublisher
+from gateway.broker.topics import WantedTopics
+from gateway.memory.durable_channels import DurableChannels
+from gateway.memory.history import History
+from gateway.memory.listening import Listening
+from gateway.memory.topic import Topic
+from gateway.metrics import Metrics
+from gateway.ports import NotCounted, Receiver
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_COMMAND_CONNECTIONS = 16
+_INSTALL_SECONDS = 10.0
+"""FUNCTION FLUSH, and a Redis that took over without the functions, are noticed within this time."""
+_LAST_TICK_SECONDS = 1.0
+
+
+class Broker:
+    """One worker's.
+
+    Args:
+        settings: where Redis is.
+        metrics: where everything is counted.
+        clock: seconds, monotonic.
+
+    Raises:
+        SettingsError: the settings name a Redis in an impossible way.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        prefix = settings.channel_prefix.encode()
+        pool = connection_pool(settings, _COMMAND_CONNECTIONS, settings.redis_connect_timeout)
+        database = int(pool.connection_kwargs.get("db", 0))
+        # Without the prefix: all gateways on a database share its clock.
+        self._tick_channel = b"gateway.tick.%d" % database
+        self._metrics = metrics
+        self._now = clock
+        self._durable_channels = DurableChannels(settings.durable_channels)
+        self._commands = Redis(connection_pool=pool)
+        self.library = Library(self._commands, settings)
+        self.publisher = RedisPublisher(self._commands, self.library, settings.channel_prefix)
+        self.history = History(settings, clock)
+        self.listening = Listening(self.history)
+        self.topics = WantedTopics(
+            self.listening, self.history, prefix, settings.max_channels, settings.linger, clock
+        )
+        self.peers = Peers(self._commands, self.listening, self.topics, prefix, database, metrics)
+        self.past = PastOfOthers(
+            settings, self.listening, self.topics, self.peers, self.library, self._durable_channels, metrics
+        )
+        self.clock = TickClock(
+            self.library,
+            self._commands,
+            self.listening,
+            self._tick_channel,
+            self.peers.own,
+            settings.canary_interval,
+            metrics,
+            self._open_uncounted,
+        )
+        self._link: Link | None = None
+
+    def connect(self, receiver: Receiver) -> Link:
+        """The link, whose messages go to `receiver`; it is to be run."""
+        link = self._link = Link(
+            self._settings,
+            self.topics,
+            self.listening,
+            self.history,
+            self.clock,
+            self._commands,
+            receiver,
+            self._durable_channels,
+            self._tick_channel,
+            self._metrics,
+            self._now,
+        )
+        link.control(self.peers.everyone, self.peers.received)
+        link.control(self.peers.own, self._own_came)
+        link.on_lost.append(self.peers.lost)
+        return link
+
+    async def keep_functions(self) -> None:
+        """Keep `FCALL gateway_publish` working, forever."""
+        while True:
+            try:
+                await self.library.install()
+            except (RedisError, OSError) as error:
+                logger.debug("the functions could not be looked after: %s", error)
+            await asyncio.sleep(_INSTALL_SECONDS)
+
+    async def hand_over(self) -> None:
+        """Have other workers take over what only this one has heard."""
+        if self.listening.era is not None:
+            await self.peers.leave(self._settings.handover_timeout)
+
+    async def finish_answers(self) -> None:
+        """Answer every question that was asked before now."""
+        try:
+            async with asyncio.timeout(_LAST_TICK_SECONDS):
+                if self.listening.era is not None:
+                    await self.clock.verify()
+                    await self.peers.answered()
+        except (NotCounted, TimeoutError):
+            logger.debug("left without a last tick")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._link is not None:
+            await self._link.close()
+        await self._commands.aclose()
+        await self._commands.connection_pool.disconnect()
+
+    def _own_came(self, payload: bytes) -> None:
+        if payload == ALIVE:
+            self.clock.heard()
+        else:
+            self.peers.received(payload)
+
+    def _open_uncounted(self, topics: Sequence[Topic]) -> None:
+        if self._link is not None:
+            self._link.open_uncounted(topics)

@@ -1,0 +1,444 @@
+"""The worker's link to one Redis: the connection that listens, and what happens on it, in order."""
+
+import asyncio
+import logging
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from redis.asyncio import Connection, Redis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+
+from gateway.broker.client import connection_pool, new_connection, without_password
+from gateway.broker.clock import PATIENCE, TickClock
+from gateway.broker.server_identity import identity_of
+from gateway.broker.topics import WantedTopics
+from gateway.memory.durable_channels import DurableChannels
+from gateway.memory.entry import Entry
+from gateway.memory.event import RESERVED_PREFIX, Event, Undeliverable, parse, split_durable
+from gateway.memory.history import History
+from gateway.memory.listening import Key, Listening, OutOfStep, ServerChanged
+from gateway.memory.names import BadName, check_clean
+from gateway.memory.tick import parse_tick
+from gateway.memory.topic import State, Topic
+from gateway.metrics import Metrics
+from gateway.ports import Heard, Receiver
+from gateway.settings import Settings
+from gateway.throttle import Throttle
+
+logger = logging.getLogger(__name__)
+
+_FIRST_BACKOFF = 0.05
+_NAMES_PER_COMMAND = 1000
+_NO_PROBLEM_YET = "not connected to Redis yet"
+_OPENING = "subscribing again"
+
+
+class Link:
+    """Keeps what Redis sends in step with what the worker wants, forever.
+
+    One task owns the connection. It reconciles: new topics are subscribed to, topics that nobody wants any more are
+    unsubscribed from, and after a lost connection everything is asked for again. What arrives together is delivered
+    together.
+
+    Args:
+        settings: where Redis is.
+        topics: what is wanted.
+        listening: counts what is heard.
+        history: keeps it.
+        clock: requests ticks.
+        commands: the pool for commands, whose connections are closed with the connection that listens: after a
+            failover they would lead to the old master.
+        receiver: told of what has come.
+        durable_channels: on which plain messages are rejected.
+        tick_channel: on which Redis publishes ticks.
+        metrics: where messages, connects and failures are counted.
+        now: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: WantedTopics,
+        listening: Listening,
+        history: History,
+        clock: TickClock,
+        commands: Redis,
+        receiver: Receiver,
+        durable_channels: DurableChannels,
+        tick_channel: bytes,
+        metrics: Metrics,
+        now: Callable[[], float],
+    ) -> None:
+        self._topics = topics
+        self._listening = listening
+        self._history = history
+        self._clock = clock
+        self._commands_pool = commands.connection_pool
+        self._receiver = receiver
+        self._durable_channels = durable_channels
+        self._metrics = metrics
+        self._now = now
+        # No timeout of redis-py's: its writes then go through asyncio.wait_for, which before Python 3.12 loses a
+        # cancellation that comes as the write completes (bpo-37658), and the task group would wait forever.
+        self._pool = connection_pool(settings, 1, socket_timeout=None)
+        self._connect_timeout = settings.redis_connect_timeout
+        self._url = without_password(settings.redis_url)
+        self._interval = settings.canary_interval
+        self._backoff_max = settings.redis_backoff_max
+        self._prefix_bytes = len(settings.channel_prefix.encode())
+        self._max_payload_bytes = settings.max_payload_bytes
+        self._max_id_bytes = settings.max_id_bytes
+        self._control: dict[bytes, Callable[[bytes], None]] = {tick_channel: self._tick_came}
+        self._tick_channel = tick_channel
+        # Requests sent and not yet answered, by name: only the last answer confirms a topic.
+        self._unanswered: Counter[Key] = Counter()
+        # The same commands in the order they were sent, because an error names neither command nor channel.
+        self._requests: deque[_Request] = deque()
+        # Of refused commands: asked for again one by one, so that a forbidden one harms no other.
+        self._refused: list[Key] = []
+        self._batch: list[Heard] = []
+        self._heard_at = 0.0
+        self._reopening: set[Topic] = set()
+        self._problem: str | None = _NO_PROBLEM_YET
+        self.on_lost: list[Callable[[], None]] = []
+        self._log_rejected = Throttle(1.0, now)
+
+    def control(self, channel: bytes, handle: Callable[[bytes], None]) -> None:
+        """Have what comes on a channel of the gateway's own handled, in its place among everything else."""
+        self._control[channel] = handle
+
+    @property
+    def problem(self) -> str | None:
+        """Why no messages can arrive just now; None while they can."""
+        return self._problem
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        backoff = _FIRST_BACKOFF
+        while True:
+            connection = new_connection(self._pool)
+            try:
+                async with asyncio.timeout(self._connect_timeout):
+                    await connection.connect()  # type: ignore[no-untyped-call]
+                    identity = await identity_of(connection)
+                self._begin(identity)
+                backoff = _FIRST_BACKOFF
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._read(connection))
+                    await self._subscribe_control(connection)
+                    tasks.create_task(self._reconcile(connection))
+                    tasks.create_task(self._clock.run())
+                    tasks.create_task(self._watch())
+            except* (RedisError, OSError, ServerChanged, OutOfStep) as errors:
+                self._failed(_first(errors))
+            except* Exception as errors:  # an answer nobody expected: without this the worker would stay deaf
+                logger.exception("the connection to Redis failed in an unknown way")
+                self._failed(_first(errors))
+            finally:
+                self._end()
+                await connection.disconnect(nowait=True)
+                await self._commands_pool.disconnect(inuse_connections=False)
+            # Full jitter, so that a fleet of workers doesn't return in step.
+            await asyncio.sleep(random.uniform(backoff / 2, backoff))
+            backoff = min(backoff * 2, self._backoff_max)
+
+    async def close(self) -> None:
+        """Release what is held for connections."""
+        await self._pool.disconnect()
+
+    def _begin(self, identity: str) -> None:
+        logger.info("connected to Redis at %s", self._url)
+        self._metrics.redis_connects += 1
+        self._problem = _OPENING
+        self._heard_at = self._now()
+        self._listening.connect(identity)
+        self._unanswered.clear()
+        self._requests.clear()
+        self._refused.clear()
+        self._reopening = set(self._topics)
+
+    def _end(self) -> None:
+        """The connection is lost, or the worker ends."""
+        self.flush()
+        self._receiver.lost()
+        self._listening.lose()
+        self._topics.ask_for_all()
+        self._clock.lost()
+        for hook in self.on_lost:
+            hook()
+
+    def _failed(self, error: Exception) -> None:
+        problem = _explain(error)
+        self._metrics.redis_failures[type(error).__name__] += 1
+        if problem != self._problem:  # once, not at every attempt
+            level = logging.ERROR if isinstance(error, ResponseError) else logging.WARNING
+            logger.log(level, "Redis at %s: %s; trying again until it works", self._url, problem)
+        self._problem = problem
+
+    async def _watch(self) -> None:
+        """Notice that nothing comes any more, although ticks are requested.
+
+        Raises:
+            ConnectionError: Redis has been silent for too long.
+        """
+        while self._interval:
+            planned = self._now() + self._interval
+            await asyncio.sleep(self._interval)
+            if self._now() > planned + self._interval:
+                # This process stood still, not Redis; what came meanwhile is still to be read.
+                self._heard_at = self._now()
+            elif (silence := self._now() - self._heard_at) > PATIENCE * self._interval:
+                raise ConnectionError(f"silent for {silence:.1f} s, the connection is taken for dead")
+
+    # -- reading
+
+    async def _read(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        now = self._now
+        while True:
+            # Returns without yielding while whole replies are there already, so that the batch scheduled for
+            # the loop's next turn holds all that arrived together.
+            try:
+                reply = await connection.read_response(timeout=math.inf, disconnect_on_error=False)
+            except NoPermissionError as error:
+                self._refuse(str(error))
+                continue
+            self._heard_at = now()
+            kind = reply[0]
+            if kind == b"message":
+                name = reply[1]
+                if (handle := self._control.get(name)) is not None:
+                    self.flush()
+                    handle(reply[2])
+                    continue
+                heard = self._message((False, name), name, reply[2])
+            elif kind == b"pmessage":
+                heard = self._message((True, reply[1]), reply[2], reply[3])
+            else:
+                self.flush()
+                self._answered(kind, reply[1])
+                continue
+            if heard is not None:
+                self._batch.append(heard)
+                if len(self._batch) == 1:
+                    loop.call_soon(self.flush)
+
+    def _message(self, key: Key, name: bytes, payload: bytes) -> Heard | None:
+        """Count a message, and keep it; None if there is nothing to deliver."""
+        if name.startswith(_RESERVED, self._prefix_bytes):
+            return None  # the gateway's own, through a pattern; no worker counts them
+        topics = self._listening.heard(key, name, payload)
+        if not topics:
+            return None
+        number = 0
+        channel = ""
+        event: Event | None = None
+        self._metrics.messages += 1
+        try:
+            durable, body = split_durable(payload)
+            if durable is not None:
+                self._listening.check_generation(durable.generation)
+                number = durable.number
+            channel = name[self._prefix_bytes :].decode()
+            check_clean(channel)
+            if durable is None and self._durable_channels.has(channel):
+                raise Undeliverable(
+                    "not_durable", "only durable messages are delivered here (setting durable_channels)"
+                )
+            event = parse(body, durable is not None, self._max_payload_bytes, self._max_id_bytes)
+        except Undeliverable as error:
+            self._reject(name, error)
+        except (BadName, UnicodeDecodeError):
+            self._metrics.refused_messages["bad_channel"] += 1
+        except ServerChanged:
+            raise
+        except Exception:  # a fault of ours: it must not cost the messages that came with this one
+            logger.exception("message on %r could not be read", name)
+            self._metrics.refused_messages["fault"] += 1
+        if len(topics) == 1:
+            topic = topics[0]
+            position = self._listening.count(topic, number)
+            if event is None:
+                return None
+            if position is not None:
+                self._history.append(topic.ring, Entry(position, channel, event))
+            return Heard(channel, event, topics, (position,))
+        positions = tuple([self._listening.count(topic, number) for topic in topics])
+        if event is None:
+            return None
+        for topic, position in zip(topics, positions, strict=True):
+            if position is not None:
+                self._history.append(topic.ring, Entry(position, channel, event))
+        return Heard(channel, event, topics, positions)
+
+    def _reject(self, name: bytes, error: Undeliverable) -> None:
+        self._metrics.refused_messages[error.reason] += 1
+        if (suppressed := self._log_rejected.allow(error.reason)) is not None:
+            more = f" ({suppressed} more since the last such line)" if suppressed else ""
+            logger.warning("message on %r rejected, %s: %s%s", name, error.reason, error, more)
+
+    def flush(self) -> None:
+        """Have everything delivered that has been counted."""
+        if self._batch:
+            batch, self._batch = self._batch, []
+            try:
+                self._receiver.deliver(batch)
+            except Exception:  # a fault of ours must not cost the connection
+                logger.exception("delivering %d messages failed", len(batch))
+
+    def _tick_came(self, payload: bytes) -> None:
+        try:
+            tick = parse_tick(payload)
+        except ValueError:
+            self._metrics.refused_messages["bad_control"] += 1
+            return
+        if tick is None:
+            return
+        opened = self._listening.tick(tick)
+        self._metrics.ticks += 1
+        self._receiver.ticked()
+        self._open(opened)
+        self._clock.heard()
+
+    def open_uncounted(self, topics: Sequence[Topic]) -> None:
+        """Redis refuses to count: what it has confirmed is heard, without positions."""
+        self._open(topics)
+
+    def _open(self, topics: Sequence[Topic]) -> None:
+        if topics:
+            self._receiver.opened(topics)
+        self._reopening.difference_update(topics)
+        self._check_ready()
+
+    def _check_ready(self) -> None:
+        if self._problem is None or (self._listening.era is None and not self._clock.refusal):
+            return
+        self._reopening = {topic for topic in self._reopening if self._is_still_wanted(topic)}
+        if not self._reopening:
+            self._problem = None
+
+    def _is_still_wanted(self, topic: Topic) -> bool:
+        return topic.state not in (State.REFUSED, State.OPEN, State.UNCOUNTED) and (
+            self._topics.find(topic.name, topic.is_pattern) is topic
+        )
+
+    # -- subscribing
+
+    def _answered(self, kind: bytes, name: bytes) -> None:
+        request = self._requests[0]
+        request.unanswered -= 1
+        if not request.unanswered:
+            self._requests.popleft()
+        key = (kind.startswith(b"p"), name)
+        last = self._is_last_answer(key)
+        if name in self._control and not key[0]:
+            return
+        if kind.endswith(b"unsubscribe"):
+            self._listening.unsubscribed(key)
+            return
+        self._listening.subscribed(key, last)
+        if self._listening.waiting:
+            self._clock.need()
+
+    def _refuse(self, why: str) -> None:
+        """The oldest unanswered command was refused as a whole, because of one of its channels."""
+        request = self._requests.popleft()
+        for key in request.keys:
+            last = self._is_last_answer(key)
+            if key[1] in self._control and not key[0]:
+                logger.warning(
+                    "Redis does not allow this user to subscribe to %s (ACL): %s",
+                    key[1].decode(),
+                    _control_use(key[1]),
+                )
+            elif last and len(request.keys) > 1:
+                self._refused.append(key)
+                self._topics.changed.set()
+            elif last and (topic := self._listening.topics.get(key)) is not None:
+                self._metrics.redis_failures["NoPermissionError"] += 1
+                logger.warning("Redis at %s refuses the subscription to %r: %s", self._url, topic.name, why)
+                topic.state = State.REFUSED
+                topic.refusal = why
+                self._receiver.refused(topic)
+                self._check_ready()
+
+    def _is_last_answer(self, key: Key) -> bool:
+        self._unanswered[key] -= 1
+        if self._unanswered[key] > 0:
+            return False
+        del self._unanswered[key]
+        return True
+
+    async def _reconcile(self, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._topics.changed.clear()
+            expired = self._topics.take_expired()
+            await self._request(connection, "UNSUBSCRIBE", [key for key in expired if not key[0]])
+            await self._request(connection, "PUNSUBSCRIBE", [key for key in expired if key[0]])
+            new = [self._topics.key(topic) for topic in self._topics.take_new()]
+            await self._request(connection, "SUBSCRIBE", [key for key in new if not key[0]])
+            await self._request(connection, "PSUBSCRIBE", [key for key in new if key[0]])
+            refused, self._refused = self._refused, []
+            for key in refused:
+                if key in self._listening.topics:
+                    await self._request(connection, "PSUBSCRIBE" if key[0] else "SUBSCRIBE", [key])
+            self._check_ready()
+            next_expiry = self._topics.next_expiry()
+            try:
+                async with asyncio.timeout_at(next_expiry):
+                    await self._topics.changed.wait()
+            except TimeoutError:
+                assert next_expiry is not None
+                # A timer may fire a clock tick early; without this the loop would spin until it has passed.
+                await asyncio.sleep(max(0.0, next_expiry - loop.time()))
+
+    async def _subscribe_control(self, connection: Connection) -> None:
+        for channel in self._control:  # one by one, because they may be forbidden one by one
+            await self._request(connection, "SUBSCRIBE", [(False, channel)])
+
+    async def _request(self, connection: Connection, command: str, keys: Sequence[Key]) -> None:
+        for start in range(0, len(keys), _NAMES_PER_COMMAND):
+            some = keys[start : start + _NAMES_PER_COMMAND]
+            self._unanswered.update(some)
+            self._requests.append(_Request(some))
+            await connection.send_command(command, *[name for _, name in some], check_health=False)
+
+
+class _Request:
+    """A command sent, with how many of its answers are still to come: one for each name."""
+
+    __slots__ = ("keys", "unanswered")
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        self.keys = keys
+        self.unanswered = len(keys)
+
+
+_RESERVED = RESERVED_PREFIX.encode()
+
+
+def _control_use(channel: bytes) -> str:
+    if b"gateway.tick." in channel:
+        return "without ticks, streams have no positions, and clients that come back get a gap"
+    return "other workers can't be asked what this one doesn't know, and clients that move get a gap"
+
+
+def _first(errors: BaseExceptionGroup[Exception]) -> Exception:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Exception)
+    return error
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, AuthenticationError):
+        return f"it rejects the user or password in redis_url ({error})"
+    if isinstance(error, NoPermissionError):
+        return f"the user in redis_url lacks a permission ({error})"
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
+    return str(error) or type(error).__name__

@@ -1,0 +1,238 @@
+"""What this worker doesn't know of the past: the other workers are asked, then Redis."""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from redis.exceptions import RedisError
+
+from gateway.broker.library import Found, Kept, Library, Place, Range
+from gateway.broker.peers import Peers
+from gateway.broker.topics import WantedTopics
+from gateway.broker.wire import MAX_QUESTIONS, Question
+from gateway.memory.durable_channels import DurableChannels
+from gateway.memory.durables import fill, reason_of
+from gateway.memory.entry import Entry
+from gateway.memory.entry import Kept as Remembered
+from gateway.memory.event import Undeliverable, parse
+from gateway.memory.hole import LOST, Hole
+from gateway.memory.listening import Listening
+from gateway.memory.merge import merge
+from gateway.memory.position import Position
+from gateway.memory.topic import Topic
+from gateway.metrics import Metrics
+from gateway.ports import Interrupted
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_AT_A_TIME = 4
+"""Batches of questions under way; the others wait, and become fewer and larger."""
+_CHANNELS_PER_READ = 100
+"""Redis does nothing else meanwhile."""
+_MAX_PATTERN_CHANNELS = 1000
+_WITNESSES = 64
+
+
+class PastOfOthers:
+    """Answers questions about what is missing on a topic; identical ones are asked once, and many together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listening: Listening,
+        topics: WantedTopics,
+        peers: Peers,
+        library: Library,
+        durable_channels: DurableChannels,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._prefix = settings.channel_prefix
+        self._listening = listening
+        self._topics = topics
+        self._peers = peers
+        self._library = library
+        self._durable_channels = durable_channels
+        self._metrics = metrics
+        self._shared: dict[tuple[Topic, Hole], asyncio.Future[list[Remembered]]] = {}
+        self._waiting: list[tuple[Topic, Hole]] = []
+        self._batches: set[asyncio.Task[None]] = set()
+        self._witnesses: dict[tuple[Position, Position], asyncio.Future[bool]] = {}
+
+    async def find(self, topic: Topic, hole: Hole) -> list[Remembered]:
+        key = (topic, hole)
+        future = self._shared.get(key)
+        if future is None:
+            future = self._shared[key] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(lambda done: self._forget(key, done))
+            self._waiting.append(key)
+            if len(self._batches) < _AT_A_TIME:
+                self._start_batch()
+        # Shared, so that one who leaves doesn't take it from the others.
+        return await asyncio.shield(future)
+
+    async def last(self, topic: Topic, count: int, end: Position) -> list[Entry]:
+        until = Place(end.generation, end.number)
+        found: list[Entry] = []
+        try:
+            for channel in await self._channels(topic):
+                kept = await self._library.last(channel, count, until, self._settings.replay_bytes)
+                found += self._entries(channel, kept)
+        except (RedisError, OSError) as error:
+            logger.warning("durable history could not be read: %s", error)
+        self._metrics.history_reads += 1
+        return sorted(found, key=lambda entry: entry.position)
+
+    async def after_previous(self, topic: Topic, milliseconds: int, number: int, end: Position) -> list[Entry]:
+        channels = await self._channels(topic)
+        until = Place(end.generation, end.number)
+        ranges = [Range(channel, Place(milliseconds, number), until) for channel in channels]
+        found: list[Entry] = []
+        try:
+            for range_, part in zip(ranges, await self._read(ranges), strict=True):
+                found += self._entries(range_.channel, part.messages)
+        except (RedisError, OSError) as error:
+            logger.warning("durable history could not be read: %s", error)
+        return sorted(found, key=lambda entry: entry.position)
+
+    def _forget(self, key: tuple[Topic, Hole], done: asyncio.Future[list[Remembered]]) -> None:
+        self._shared.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # everybody who waited may have left; the loop would complain that nobody looked
+
+    def _start_batch(self) -> None:
+        task = asyncio.create_task(self._work())
+        self._batches.add(task)
+        task.add_done_callback(self._batches.discard)
+
+    async def _work(self) -> None:
+        await asyncio.sleep(0)  # whoever asks in this turn of the event loop is in the same batch
+        while self._waiting:
+            batch, self._waiting = self._waiting[:MAX_QUESTIONS], self._waiting[MAX_QUESTIONS:]
+            epoch = self._listening.epoch
+            try:
+                found = await self._answer(batch)
+            except Exception as error:
+                logger.exception("what others know could not be found out")
+                self._fail(batch, error)
+                continue
+            if epoch != self._listening.epoch:
+                self._fail(batch, Interrupted())
+                continue
+            for (topic, hole), kept in zip(batch, found, strict=True):
+                topic.ring.learn(hole.position, hole.end, kept)
+                future = self._shared.get((topic, hole))
+                if future is not None and not future.done():
+                    future.set_result(kept)
+
+    def _fail(self, batch: Iterable[tuple[Topic, Hole]], error: Exception) -> None:
+        for key in batch:
+            future = self._shared.get(key)
+            if future is not None and not future.done():
+                future.set_exception(error)
+
+    async def _answer(self, batch: Sequence[tuple[Topic, Hole]]) -> list[list[Remembered]]:
+        asked = {
+            (topic, hole): Question(topic.name, topic.is_pattern, hole.position, hole.end)
+            for topic, hole in batch
+            # If no worker heard everything, Redis was away for all of them, and asking would be a storm.
+            if hole.kind != LOST or await self._witnessed(hole)
+        }
+        answers = await self._peers.ask(list(dict.fromkeys(asked.values()))) if asked else {}
+        found = [
+            merge(hole.position, hole.end, answers[asked[topic, hole]]) if (topic, hole) in asked else [hole]
+            for topic, hole in batch
+        ]
+        missing = [
+            (topic, each._replace(kind=hole.kind))
+            for (topic, hole), kept in zip(batch, found, strict=True)
+            for each in kept
+            if isinstance(each, Hole)
+        ]
+        from_redis = await self._from_redis(missing) if missing else {}
+        return [
+            fill(
+                kept,
+                {each: from_redis[topic, each._replace(kind=hole.kind)] for each in kept if isinstance(each, Hole)},
+                self._durable_channels.all_of(topic),
+            )
+            for (topic, hole), kept in zip(batch, found, strict=True)
+        ]
+
+    async def _witnessed(self, hole: Hole) -> bool:
+        """Whether another worker has heard everything between the ticks around a hole of this worker's own."""
+        key = (Position(*hole.position[:2]), hole.end)
+        if key[0].generation != key[1].generation:
+            return False
+        witness = self._witnesses.get(key)
+        if witness is None:
+            if len(self._witnesses) > _WITNESSES:
+                self._witnesses.clear()
+            witness = self._witnesses[key] = asyncio.ensure_future(self._peers.heard_all(*key))
+        return await asyncio.shield(witness)
+
+    async def _from_redis(
+        self, missing: Sequence[tuple[Topic, Hole]]
+    ) -> dict[tuple[Topic, Hole], tuple[Sequence[Entry], bool, str]]:
+        """What Redis keeps in the holes, whether that is complete, and why not."""
+        self._metrics.history_reads += 1
+        results: dict[tuple[Topic, Hole], tuple[Sequence[Entry], bool, str]] = {}
+        try:
+            ranges: list[Range] = []
+            owners: list[tuple[Topic, Hole]] = []
+            for topic, hole in missing:
+                after = Place(hole.position.generation, hole.position.number)
+                until = Place(hole.end.generation, hole.end.number)
+                for channel in await self._channels(topic):
+                    ranges.append(Range(channel, after, until))
+                    owners.append((topic, hole))
+            entries: dict[tuple[Topic, Hole], list[Entry]] = {owner: [] for owner in missing}
+            complete = dict.fromkeys(missing, True)
+            for owner, range_, found in zip(owners, ranges, await self._read(ranges), strict=True):
+                entries[owner] += self._entries(range_.channel, found.messages)
+                complete[owner] &= found.whole
+            for topic, hole in missing:
+                kept = sorted(entries[topic, hole], key=lambda entry: entry.position)
+                inside = [entry for entry in kept if hole.position < entry.position <= hole.end]
+                reason = reason_of(hole, self._durable_channels.all_of(topic))
+                results[topic, hole] = (inside, complete[topic, hole], reason)
+        except (RedisError, OSError) as error:
+            logger.warning("durable history could not be read: %s", str(error) or type(error).__name__)
+            return dict.fromkeys(missing, ((), False, "history_unavailable"))
+        return results
+
+    async def _read(self, ranges: Sequence[Range]) -> list[Found]:
+        settings = self._settings
+        found: list[Found] = []
+        for at in range(0, len(ranges), _CHANNELS_PER_READ):
+            some = ranges[at : at + _CHANNELS_PER_READ]
+            part = (await self._library.read(some, settings.replay_events, settings.replay_bytes)).found
+            count = sum(len(each.messages) for each in part)
+            size = sum(len(kept.message) for each in part for kept in each.messages)
+            if len(some) > 1 and (count >= settings.replay_events or size >= settings.replay_bytes // 2):
+                # One limit for all of them would cut off what belongs to different streams.
+                part = []
+                for one in some:
+                    part += (await self._library.read([one], settings.replay_events, settings.replay_bytes)).found
+            found += part
+        return found
+
+    async def _channels(self, topic: Topic) -> list[str]:
+        """The names in Redis of the channels of a topic that may have durable messages."""
+        if not topic.is_pattern:
+            return [self._prefix + topic.name]
+        _, glob = self._topics.key(topic)
+        names = await self._library.channels(glob.decode())
+        return [name.decode() for name in names[:_MAX_PATTERN_CHANNELS]]
+
+    def _entries(self, channel: str, kept: Iterable[Kept]) -> list[Entry]:
+        name = channel[len(self._prefix) :]
+        entries = []
+        for (generation, tick, number), _, message in kept:
+            try:
+                event = parse(message, True, self._settings.max_payload_bytes, self._settings.max_id_bytes)
+            except Undeliverable:  # rejected and counted when it was live
+                continue
+            entries.append(Entry(Position(generation, tick, number), name, event))
+        return entries

@@ -1,0 +1,452 @@
+"""The other workers: what they know, and what they are to take over.
+
+Questions and answers go through Pub/Sub, because Redis keeps the order: whoever reads a question has read everything
+that was published before it. A question is first asked of all, and answered with ranges only; then as few workers as
+possible are asked for the events.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple, cast
+from uuid import uuid4
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.broker.topics import WantedTopics
+from gateway.broker.wire import (
+    MAX_QUESTIONS,
+    Message,
+    Question,
+    dump,
+    dump_known,
+    dump_questions,
+    dump_ranges,
+    load,
+    load_known,
+    load_position,
+    load_questions,
+    load_ranges,
+)
+from gateway.memory.entry import Entry, Kept
+from gateway.memory.hole import UNKNOWN, Hole
+from gateway.memory.listening import Listening
+from gateway.memory.merge import Known, unknown_parts
+from gateway.memory.position import Position
+from gateway.memory.topic import State, Topic
+from gateway.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 1.0
+"""Seconds after which a worker that hasn't answered doesn't count."""
+_HEARD_PATIENCE = 0.3
+_HEARD_DELAY = 0.03
+"""Seconds over which the workers that heard everything spread their answers; the first makes the others silent."""
+_TOLD_BYTES = 262_144
+"""Of events in one message. A message is made in one go, while nothing else runs."""
+_TOLD_ROOM = 4_194_304
+"""Bytes of events one worker tells for one question. Redis closes a subscriber's connection that has 32 MB waiting
+for it (client-output-buffer-limit pubsub)."""
+_STEP = 0.01
+_INHERITED_SECONDS = 60.0
+"""For so long a worker stays subscribed to what it has taken over, until the clients come."""
+
+
+class _Pending:
+    """A question of this worker's that waits for its answers.
+
+    Attributes:
+        answers: by worker; None until the last part has come.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[object]] = {}
+        self.complete: set[str] = set()
+        self.changed = asyncio.Event()
+
+
+class _Part(NamedTuple):
+    """Some of what a worker tells: for each question by its place in the message, what is known."""
+
+    known: list[object]
+    last: bool
+
+
+class Peers:
+    """One worker's side of it, asking and answering.
+
+    Args:
+        commands: a connection pool for commands.
+        listening: what this worker has heard.
+        topics: what it listens to.
+        prefix: put before every name in Redis.
+        database: whose workers these are; databases share Pub/Sub.
+        metrics: where questions are counted.
+
+    Attributes:
+        everyone: channel in Redis on which all workers are asked.
+        own: channel for this worker alone; who listens on such a channel is a worker that takes over topics.
+    """
+
+    def __init__(
+        self,
+        commands: Redis,
+        listening: Listening,
+        topics: WantedTopics,
+        prefix: bytes,
+        database: int,
+        metrics: Metrics,
+    ) -> None:
+        self.name = uuid4().hex[:16]
+        self.everyone = b"%bgateway.peers.%d" % (prefix, database)
+        self._own_prefix = b"%bgateway.worker.%d." % (prefix, database)
+        self.own = self._own_prefix + self.name.encode()
+        self.leaving = False
+        self._commands = commands
+        self._listening = listening
+        self._topics = topics
+        self._metrics = metrics
+        self._number = 0
+        self._pending: dict[int, _Pending] = {}
+        self._silenced: set[tuple[str, int]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: dict[str, Callable[[Message], None]] = {
+            "ask": self._on_ask,
+            "known": self._on_answer,
+            "tell": self._on_tell,
+            "told": self._on_told,
+            "heard": self._on_heard,
+            "did": self._on_did,
+            "inherit": self._on_inherit,
+            "inherited": self._on_answer,
+        }
+
+    def received(self, payload: bytes) -> None:
+        """A message has come on one of the channels."""
+        try:
+            message = load(payload)
+            handle = self._handlers.get(message.kind)
+            if handle is not None:  # else a newer version's
+                handle(message)
+        except (ValueError, TypeError, IndexError) as error:  # anybody on this Redis may send anything
+            self._metrics.refused_messages["bad_control"] += 1
+            logger.debug("a message between workers could not be read: %s", error)
+
+    def lost(self) -> None:
+        """The connection is lost: no answer will come."""
+        for pending in self._pending.values():
+            pending.answers.clear()
+            pending.changed.set()
+
+    # -- asking
+
+    async def ask(self, questions: Sequence[Question]) -> dict[Question, list[Known]]:
+        """What the others know; as few of them as possible are asked for the events."""
+        self._metrics.peer_questions += 1
+        answers = await self._ask_all("ask", dump_questions(questions), _PATIENCE)
+        peers = list(answers)
+        random.shuffle(peers)  # the same work is not always the same worker's
+        chosen: dict[str, list[Question]] = {}
+        for place, question in enumerate(questions):
+            known = {peer: load_ranges(answers[peer][place]) for peer in peers if place < len(answers[peer])}
+            for peer in _enough(question, {peer: ranges for peer, ranges in known.items() if ranges is not None}):
+                chosen.setdefault(peer, []).append(question)
+        found: dict[Question, list[Known]] = {question: [] for question in questions}
+        told = await asyncio.gather(*[self._tell_me(peer, wanted) for peer, wanted in chosen.items()])
+        for part in told:
+            for question, known_of in part:
+                found[question].append(known_of)
+        return found
+
+    async def heard_all(self, start: Position, end: Position) -> bool:
+        """Whether some other worker has heard everything between two positions, on what it was subscribed to."""
+        number, pending = self._open_question()
+        try:
+            async with asyncio.timeout(_HEARD_PATIENCE):
+                receivers = await self._publish(self.everyone, dump("heard", self.name, number, [*start, *end]))
+                while not pending.complete and receivers > 1:
+                    pending.changed.clear()
+                    await pending.changed.wait()
+        except (RedisError, OSError):
+            pass
+        finally:
+            del self._pending[number]
+        return bool(pending.complete)
+
+    async def leave(self, patience: float) -> None:
+        """Have other workers take over what only this one knows.
+
+        Args:
+            patience: seconds to wait for them.
+        """
+        self.leaving = True
+        try:
+            async with asyncio.timeout(patience):
+                heirs = await self._heirs()
+                if not heirs:
+                    return
+                wanted: dict[str, list[Question]] = {}
+                for topic in await self._known_here_only():
+                    end = topic.position(self._listening.era or (0, 0))
+                    question = Question(topic.name, topic.is_pattern, topic.ring.since or end, end)
+                    wanted.setdefault(_heir(heirs, topic), []).append(question)
+                await asyncio.gather(
+                    *[
+                        self._ask_one(heir, "inherit", dump_questions(questions[at : at + MAX_QUESTIONS]), patience)
+                        for heir, questions in wanted.items()
+                        for at in range(0, len(questions), MAX_QUESTIONS)
+                    ]
+                )
+        except (RedisError, OSError) as error:  # TimeoutError is one
+            logger.warning("not everything was handed over: %s", str(error) or type(error).__name__)
+
+    async def answered(self) -> None:
+        """Wait until every question that has come is answered."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _ask_all(self, kind: str, body: object, patience: float) -> dict[str, list[object]]:
+        number, pending = self._open_question()
+        try:
+            async with asyncio.timeout(patience):
+                others = await self._publish(self.everyone, dump(kind, self.name, number, body)) - 1
+                while len(pending.complete) < others:
+                    pending.changed.clear()
+                    await pending.changed.wait()
+        except (RedisError, OSError) as error:
+            logger.debug("not all workers have answered: %s", str(error) or type(error).__name__)
+        finally:
+            del self._pending[number]
+        return {peer: pending.answers.get(peer, []) for peer in pending.complete}
+
+    async def _ask_one(self, peer: str, kind: str, body: object, patience: float) -> list[object]:
+        number, pending = self._open_question()
+        try:
+            async with asyncio.timeout(patience):
+                if await self._publish(self._own_prefix + peer.encode(), dump(kind, self.name, number, body)):
+                    while not pending.complete:
+                        pending.changed.clear()
+                        await pending.changed.wait()
+        except (RedisError, OSError) as error:
+            logger.debug("worker %s has not answered: %s", peer, str(error) or type(error).__name__)
+            return []
+        finally:
+            del self._pending[number]
+        return pending.answers.get(peer, [])
+
+    async def _tell_me(self, peer: str, questions: list[Question]) -> list[tuple[Question, Known]]:
+        told = []
+        for value in await self._ask_one(peer, "tell", dump_questions(questions), _PATIENCE):
+            try:
+                assert isinstance(value, list)
+                told.append((questions[value[0]], load_known(value[1])))
+            except (ValueError, TypeError, IndexError, AssertionError):
+                self._metrics.refused_messages["bad_control"] += 1
+        return told
+
+    def _open_question(self) -> tuple[int, _Pending]:
+        self._number += 1
+        pending = self._pending[self._number] = _Pending()
+        return self._number, pending
+
+    async def _publish(self, channel: bytes, message: bytes) -> int:
+        return int(await self._commands.publish(channel, message))
+
+    async def _heirs(self) -> list[str]:
+        names = cast("list[bytes]", await self._commands.pubsub_channels(glob_of(self._own_prefix)))
+        return [name for each in names if (name := each[len(self._own_prefix) :].decode()) != self.name]
+
+    async def _known_here_only(self) -> list[Topic]:
+        known = [topic for topic in self._topics if topic.state is State.OPEN]
+        # Redis doesn't say who else listens to a pattern.
+        alone = [topic for topic in known if topic.is_pattern]
+        channels = [topic for topic in known if not topic.is_pattern]
+        for at in range(0, len(channels), 1000):
+            some = channels[at : at + 1000]
+            counts = await self._commands.pubsub_numsub(*[self._topics.key(topic)[1] for topic in some])
+            alone += [topic for topic, (_, count) in zip(some, counts, strict=True) if count <= 1]
+        return alone
+
+    # -- answering
+
+    def _on_ask(self, message: Message) -> None:
+        if message.by != self.name:
+            known = [dump_ranges(self._know(question)) for question in load_questions(message.body)]
+            self._answer(message, "known", known)
+
+    def _on_tell(self, message: Message) -> None:
+        room = _TOLD_ROOM
+        parts: list[_Part] = [_Part([], False)]
+        size = 0
+        for place, question in enumerate(load_questions(message.body)):
+            known = self._know(question)
+            if known is None:
+                continue
+            known, used = _newest(known, room)
+            room -= used
+            size += used
+            parts[-1].known.append([place, dump_known(known)])
+            if size > _TOLD_BYTES:
+                parts.append(_Part([], False))
+                size = 0
+        parts[-1] = parts[-1]._replace(last=True)
+        self._spawn(self._tell(message, parts))
+
+    async def _tell(self, message: Message, parts: list[_Part]) -> None:
+        for part in parts:
+            await self._send(message, "told", [part.last, part.known])
+
+    def _on_told(self, message: Message) -> None:
+        pending = self._pending.get(message.number)
+        if pending is not None:
+            last, known = message.body
+            pending.answers.setdefault(message.by, []).extend(known)
+            if last:
+                pending.complete.add(message.by)
+                pending.changed.set()
+
+    def _on_answer(self, message: Message) -> None:
+        pending = self._pending.get(message.number)
+        if pending is not None and isinstance(message.body, list):
+            pending.answers[message.by] = message.body
+            pending.complete.add(message.by)
+            pending.changed.set()
+
+    def _on_heard(self, message: Message) -> None:
+        if message.by == self.name:
+            return
+        start, end = load_position(message.body[:4]), load_position(message.body[4:])
+        since, era = self._listening.since, self._listening.era
+        if since is not None and era is not None and since <= start and end <= Position(*era, 1 << 60):
+            self._spawn(self._say_heard(message))
+
+    async def _say_heard(self, message: Message) -> None:
+        await asyncio.sleep(random.uniform(0, _HEARD_DELAY))
+        if (message.by, message.number) not in self._silenced:
+            await self._commands.publish(self.everyone, dump("did", self.name, message.number, message.by))
+        self._silenced.discard((message.by, message.number))
+
+    def _on_did(self, message: Message) -> None:
+        if message.body == self.name:
+            pending = self._pending.get(message.number)
+            if pending is not None:
+                pending.complete.add(message.by)
+                pending.changed.set()
+        elif message.by != self.name and isinstance(message.body, str) and self._tasks:
+            self._silenced.add((message.body, message.number))
+            if len(self._silenced) > MAX_QUESTIONS:
+                self._silenced.clear()
+
+    def _on_inherit(self, message: Message) -> None:
+        if not self.leaving:
+            self._spawn(self._inherit(message, load_questions(message.body)))
+        else:
+            self._answer(message, "inherited", [])
+
+    async def _inherit(self, message: Message, questions: list[Question]) -> None:
+        taken: list[tuple[Topic, Question]] = []
+        for question in questions:
+            topic = self._topics.find(question.name, question.is_pattern)
+            wanted = topic is not None and not self._topics.is_idle(topic)
+            topic = self._topics.want(question.name, question.is_pattern)
+            if not wanted:
+                self._topics.release(topic)
+                self._topics.keep(topic, _INHERITED_SECONDS)
+            taken.append((topic, question))
+        while any(topic.state in (State.WANTED, State.CONFIRMED) for topic, _ in taken):  # noqa: ASYNC110
+            await asyncio.sleep(_STEP)  # a tick opens them, a few hundredths of a second away
+        asked = {
+            Question(topic.name, topic.is_pattern, question.start, topic.ring.since): topic
+            for topic, question in taken
+            if topic.ring.since is not None and topic.ring.since > question.start
+        }
+        for question, answers in (await self.ask(list(asked))).items() if asked else ():
+            for known in answers:
+                # Only what reaches up to where this worker's own memory begins can go in front of it.
+                if known.end == question.end:
+                    asked[question].ring.learn(known.start, known.end, list(known.kept))
+                    break
+        await self._send(message, "inherited", [])
+
+    def _know(self, question: Question) -> Known | None:
+        """What this worker knows of it."""
+        topic = self._topics.find(question.name, question.is_pattern)
+        era = self._listening.era
+        if topic is None or topic.state is not State.OPEN or era is None:
+            return None
+        assert topic.ring.since is not None
+        begin, to = max(question.start, topic.ring.since), min(question.end, topic.position(era))
+        if begin >= to:
+            return None
+        return Known(begin, to, topic.ring.between(begin, to))
+
+    def _answer(self, message: Message, kind: str, body: object) -> None:
+        self._spawn(self._send(message, kind, body))
+
+    async def _send(self, message: Message, kind: str, body: object) -> None:
+        try:
+            await self._publish(self._own_prefix + message.by.encode(), dump(kind, self.name, message.number, body))
+        except (RedisError, OSError) as error:
+            logger.debug("could not answer another worker: %s", error)
+
+    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def glob_of(prefix: bytes) -> bytes:
+    """A Redis glob for everything that begins so."""
+    return b"".join(b"\\" + bytes([char]) if char in b"*?[]\\^-" else bytes([char]) for char in prefix) + b"*"
+
+
+def _enough(question: Question, known: dict[str, Known]) -> Iterable[str]:
+    """Workers that together know as much as all: one, if there is one that knows everything."""
+    ranges = {peer: _ranges(of) for peer, of in known.items()}
+    for peer in ranges:
+        if not unknown_parts(question.start, question.end, ranges[peer]):
+            return [peer]
+    chosen: list[str] = []
+    together: list[tuple[Position, Position]] = []
+    for peer, own in ranges.items():
+        before = unknown_parts(question.start, question.end, together)
+        if unknown_parts(question.start, question.end, [*together, *own]) != before:
+            chosen.append(peer)
+            together += own
+    return chosen
+
+
+def _ranges(known: Known) -> list[tuple[Position, Position]]:
+    ranges = []
+    begin = known.start
+    for each in known.kept:
+        if isinstance(each, Hole):
+            ranges.append((begin, each.position))
+            begin = max(begin, each.end)
+    ranges.append((begin, known.end))
+    return ranges
+
+
+def _newest(known: Known, room: int) -> tuple[Known, int]:
+    """As much of it as there is room for (bytes of events), the newest; and how much that is."""
+    used = 0
+    kept: list[Kept] = []
+    for each in reversed(known.kept):
+        size = each.event.size if isinstance(each, Entry) else 0
+        if used + size > room:
+            assert isinstance(each, Entry)
+            kept.append(Hole(known.start, each.position, UNKNOWN))
+            break
+        used += size
+        kept.append(each)
+    kept.reverse()
+    return known._replace(kept=kept), used
+
+
+def _heir(heirs: Iterable[str], topic: Topic) -> str:
+    """Rendezvous hashing: each topic has its own order of the workers, and the first of them takes it over."""
+    return max(heirs, key=lambda heir: blake2b(f"{heir} {topic.name}".encode(), digest_size=8).digest())

@@ -1,0 +1,43 @@
+"""Which Redis server a connection leads to."""
+
+import re
+
+from redis.asyncio import Connection
+from redis.exceptions import ResponseError
+
+from gateway.memory.listening import ServerChanged
+
+_EMBEDDED = "embedded:embedded"
+"""What broker/library.lua says where there is no INFO; such a server's data ends with its process."""
+
+
+async def identity_of(connection: Connection) -> str:
+    """The server's identity, as its ticks name it; empty if it isn't told to this user (ACL).
+
+    It is asked on the connection that is going to listen: another could lead elsewhere.
+
+    Raises:
+        ServerChanged: it is a replica.
+    """
+    try:
+        server = await _info(connection, b"server")
+        replication = await _info(connection, b"replication")
+    except ResponseError:
+        return ""
+    if _field("role", replication) == "slave":
+        raise ServerChanged("it is a replica; the gateway has to listen to the master")
+    run_id, replid = _field("run_id", server), _field("master_replid", replication)
+    if not run_id or not replid:
+        return _EMBEDDED
+    return f"{run_id[:16]}:{replid[:16]}"
+
+
+async def _info(connection: Connection, section: bytes) -> str:
+    await connection.send_command("INFO", section, check_health=False)
+    answer = await connection.read_response()
+    return answer.decode() if isinstance(answer, bytes) else str(answer)
+
+
+def _field(name: str, info: str) -> str:
+    match = re.search(rf"^{name}:(\S*)", info, re.MULTILINE)
+    return match[1] if match else ""

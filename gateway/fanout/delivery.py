@@ -1,0 +1,315 @@
+"""The fan-out: which subscriber gets which bytes. Nothing here waits for a client, or for anything else."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.fanout.audience import Audience
+from gateway.fanout.backlog import Backlog, Policy, QueueLimits
+from gateway.fanout.encodings import Encoding
+from gateway.fanout.members import Members
+from gateway.fanout.policies import Policies
+from gateway.fanout.sending import Behind, send_all
+from gateway.fanout.slices import Slices
+from gateway.fanout.subscriber import QUEUE, Subscriber
+from gateway.memory.event import Event
+from gateway.memory.listening import Listening
+from gateway.memory.place import NOWHERE, ambiguous_keys, format_era, format_part, format_place
+from gateway.memory.position import Position
+from gateway.memory.replay import Replayed
+from gateway.memory.topic import State, Topic
+from gateway.metrics import Metrics
+from gateway.ports import Heard
+from gateway.settings import Settings
+
+_LONG_ID = 512
+"""Bytes. After a tick, ids are short again."""
+_LARGE = 16_384
+"""Bytes of bodies that are not copied behind each stream's own id, but sent after it: what waits for slow clients is
+held by reference."""
+
+
+class _Run:
+    """Messages of one channel that follow each other."""
+
+    __slots__ = ("channel", "events", "positions", "topics")
+
+    def __init__(self, heard: Heard) -> None:
+        self.channel = heard.channel
+        self.topics = heard.topics
+        self.events = [heard.event]
+        self.positions = [heard.positions]
+
+    def add(self, heard: Heard) -> None:
+        self.events.append(heard.event)
+        self.positions.append(heard.positions)
+
+
+class Delivery:
+    """Hands each message to those who listen to it.
+
+    Args:
+        settings: limits of queues, and what happens when one is full.
+        members: who listens.
+        listening: what has been heard.
+        metrics: where deliveries are counted.
+        clock: event loop time.
+
+    Attributes:
+        need_tick: called when ids have become long.
+    """
+
+    def __init__(
+        self, settings: Settings, members: Members, listening: Listening, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
+        self.need_tick: Callable[[], None] = lambda: None
+        self._members = members
+        self._listening = listening
+        self._metrics = metrics
+        self._clock = clock
+        self._policies = Policies(settings.overflow)
+        self._limits = QueueLimits(settings.queue_events, settings.queue_bytes)
+        self._slices = Slices(self._queue_slice)
+        # Where topics are that had a message since the tick, up to what is delivered: messages are counted as they
+        # are read, and what arrives together is delivered later.
+        self._at: dict[Topic, Position] = {}
+        members.pinger.ping = self.ping
+
+    def ticked(self) -> None:
+        """A tick has come: every topic is there."""
+        self._at.clear()
+
+    def deliver(self, batch: Sequence[Heard]) -> None:
+        """Hand out what arrived together.
+
+        A client of one topic gets one write for all of it. A client of several gets the events in the order in which
+        they were published.
+        """
+        run: _Run | None = None
+        by_channel: dict[tuple[str, tuple[Topic, ...]], _Run] = {}
+        for heard in batch:
+            key = heard.channel, heard.topics
+            if run is not None and (run.channel, run.topics) == key:
+                run.add(heard)
+            else:
+                if run is not None:
+                    self._to_joint(run)
+                run = _Run(heard)
+            if (single := by_channel.get(key)) is None:
+                by_channel[key] = _Run(heard)
+            else:
+                single.add(heard)
+        if run is not None:
+            self._to_joint(run)
+        for single in by_channel.values():
+            self._to_single(single)
+
+    def settle(self, topics: Iterable[Topic]) -> None:
+        """Finish what is under way on these topics."""
+        for topic in topics:
+            if (audience := self._members.audience(topic)) is not None:
+                self._slices.finish(audience)
+
+    def send(self, subscriber: Subscriber, piece: bytes, events: int) -> None:
+        """Send a piece to one subscriber, behind whatever waits for it."""
+        for behind in send_all([subscriber], piece):
+            self._queue([behind], piece, "", events, "disconnect")
+
+    def ping(self, subscriber: Subscriber) -> None:
+        """Send a comment, unless bytes are under way anyway."""
+        piece = subscriber.encoding.ping
+        behind = send_all([subscriber], piece)
+        if not behind or subscriber.sink is None:
+            return
+        taken = behind[0][1]
+        if taken != QUEUE:
+            subscriber.sink.send_rest(piece[taken:])
+        elif subscriber.backlog is None:
+            self._queue(behind, piece, "", 0, "disconnect")
+
+    def _to_single(self, run: _Run) -> None:
+        """To those who listen to one topic."""
+        now = self._clock()
+        for place, topic in enumerate(run.topics):
+            audience = self._members.audience(topic)
+            if audience is None:
+                continue
+            audience.last_delivery = now
+            if not audience.single:
+                continue
+            events: list[Replayed] | None = None
+            for encoding, recipients in list(audience.single.items()):
+                if events is None:
+                    events = [
+                        Replayed(run.channel, event, _id(topic, positions[place], event))
+                        for event, positions in zip(run.events, run.positions, strict=True)
+                    ]
+                self._metrics.deliveries += len(recipients) * len(events)
+                if self._slices.wants(audience, len(recipients)):
+                    self._slices.add(audience, recipients, encoding, run.channel, events)
+                else:
+                    piece = encoding.encode(events)
+                    if behind := send_all(recipients, piece):
+                        self._queue_run(behind, encoding, piece, run.channel, events)
+
+    def _to_joint(self, run: _Run) -> None:
+        """To those who listen to several topics, each once."""
+        now = self._clock()
+        seen: list[Audience] = []
+        for place, topic in enumerate(run.topics):
+            audience = self._members.audience(topic)
+            if audience is None:
+                continue
+            audience.last_delivery = now
+            for encoding, members in list(audience.joint.items()):
+                recipients = members
+                if seen:
+                    recipients = members.difference(*[other.joint.get(encoding, ()) for other in seen])
+                self._metrics.deliveries += len(recipients) * len(run.events)
+                own = self._with_own_ids(topic, run.topics, encoding, recipients)
+                if len(own) != len(recipients):
+                    events = [
+                        Replayed(run.channel, event, _joint_id(topic, positions[place], event))
+                        for event, positions in zip(run.events, run.positions, strict=True)
+                    ]
+                    piece = encoding.encode(events)
+                    if behind := send_all(recipients - own if own else recipients, piece):
+                        self._queue_run(behind, encoding, piece, run.channel, events)
+                if own:
+                    self._send_own(run, encoding, own)
+            seen.append(audience)
+        last = run.positions[-1]
+        for topic, position in zip(run.topics, last, strict=True):
+            if position is not None:
+                self._at[topic] = position
+
+    def _with_own_ids(
+        self, topic: Topic, together: tuple[Topic, ...], encoding: Encoding, recipients: set[Subscriber]
+    ) -> set[Subscriber]:
+        """Those of the recipients whose ids name other topics than this one, too."""
+        at = self._at
+        uncounted = self._listening.uncounted
+        others = [other for other in together if other is not topic]
+        if len(recipients) <= len(at) + len(others) + len(uncounted):
+            return {
+                each
+                for each in recipients
+                if any(
+                    other in at or other in others or other in uncounted
+                    for other in each.topics
+                    if other is not topic
+                )
+                or each in self._members.ambiguous
+            }
+        own = recipients & self._members.ambiguous
+        for loud in (at, others, uncounted):
+            for other in loud:
+                if other is not topic and (audience := self._members.audience(other)) is not None:
+                    own |= recipients & audience.joint.get(encoding, _NOBODY)
+        return own
+
+    def _send_own(self, run: _Run, encoding: Encoding, recipients: set[Subscriber]) -> None:
+        """Send the same bodies, each behind the stream's own id."""
+        bodies = encoding.bodies(run.channel, run.events)
+        size = sum(map(len, bodies))
+        shared = encoding.join(bodies, [None] * len(bodies)) if size > _LARGE and len(bodies) == 1 else None
+        pieces: dict[tuple[Topic, ...], bytes] = {}
+        policy = self._policies.of(run.channel)
+        for subscriber in recipients:
+            topics = subscriber.topics
+            piece = pieces.get(topics)
+            if piece is None:
+                ids = self._ids(run, topics)
+                piece = encoding.join([b""], ids) if shared is not None else encoding.join(bodies, ids)
+                pieces[topics] = piece
+            if shared is not None:
+                self._send_in_turn(subscriber, piece, shared, run.channel, policy)
+                continue
+            for behind in send_all([subscriber], piece):
+                count = len(bodies)
+                if policy == "latest" and behind[1] == QUEUE and count > 1:
+                    piece = encoding.join(bodies[-1:], self._ids(run, topics)[-1:])
+                    count = 1
+                self._queue([behind], piece, run.channel, count, policy)
+
+    def _send_in_turn(self, subscriber: Subscriber, head: bytes, rest: bytes, channel: str, policy: Policy) -> None:
+        """Send a piece of the stream's own, and one that many share."""
+        for behind in send_all([subscriber], head):
+            self._queue([behind], head, channel, 0, policy)
+        for behind in send_all([subscriber], rest):
+            self._queue([behind], rest, channel, 1, policy)
+
+    def _ids(self, run: _Run, topics: tuple[Topic, ...]) -> list[str | None]:
+        """The ids of a run's events on a stream of several topics."""
+        listening = self._listening
+        era = listening.era
+        if era is None or any(topic.state is not State.OPEN for topic in topics):
+            return [NOWHERE] * len(run.events)
+        ambiguous = ambiguous_keys(topics)
+        keys = {topic: topic.long_key if topic.key in ambiguous else topic.key for topic in topics}
+        at = {topic: self._at[topic] for topic in topics if topic in self._at}
+        ids: list[str | None] = []
+        for event, positions in zip(run.events, run.positions, strict=True):
+            at |= {
+                topic: position
+                for topic, position in zip(run.topics, positions, strict=True)
+                if topic in keys and position is not None
+            }
+            place = format_place(era, [(keys[topic], position) for topic, position in at.items()])
+            if len(place) > _LONG_ID:
+                self.need_tick()
+            ids.append(f"{event.own_id}~{place}" if event.own_id else place)
+        return ids
+
+    def _queue_slice(
+        self, behind: list[Behind], encoding: Encoding, piece: bytes, channel: str, events: list[Replayed]
+    ) -> None:
+        self._queue_run(behind, encoding, piece, channel, events)
+
+    def _queue_run(
+        self, behind: list[Behind], encoding: Encoding, piece: bytes, channel: str, events: list[Replayed]
+    ) -> None:
+        policy = self._policies.of(channel)
+        if policy == "latest" and len(events) > 1:
+            begun = [each for each in behind if each[1] != QUEUE]
+            self._queue(begun, piece, channel, len(events), policy)
+            behind = [each for each in behind if each[1] == QUEUE]
+            events = events[-1:]
+            piece = encoding.encode(events)
+        self._queue(behind, piece, channel, len(events), policy)
+
+    def _queue(self, behind: list[Behind], piece: bytes, channel: str, count: int, policy: Policy) -> None:
+        """Let a piece wait for those it could not be sent to, or not as a whole."""
+        for subscriber, taken in behind:
+            if taken != QUEUE:
+                if subscriber.sink is not None:
+                    subscriber.sink.send_rest(piece[taken:])
+                continue
+            backlog = subscriber.backlog
+            if backlog is None:
+                backlog = subscriber.backlog = Backlog(self._limits, self._clock())
+                self._members.behind.add(subscriber)
+            dropped, gaps = backlog.dropped, backlog.gaps
+            if not backlog.add(piece, count, channel, policy):
+                self._members.drop(subscriber, "overflow")
+                continue
+            self._metrics.dropped_events += backlog.dropped - dropped
+            self._metrics.gaps["overflow"] += backlog.gaps - gaps
+            if subscriber.sink is not None:
+                subscriber.sink.wake()
+
+
+_NOBODY: frozenset[Subscriber] = frozenset()
+
+
+def _id(topic: Topic, position: Position | None, event: Event) -> str:
+    """The id on a stream of one topic."""
+    if event.own_id and not topic.is_pattern:
+        return event.own_id
+    return _joint_id(topic, position, event)
+
+
+def _joint_id(topic: Topic, position: Position | None, event: Event) -> str:
+    """The id on a stream of which no other topic had a message since the tick."""
+    if position is None:
+        return NOWHERE
+    place = format_era(position[:2]) + format_part(topic.key, position)
+    return f"{event.own_id}~{place}" if event.own_id else place

@@ -1,0 +1,174 @@
+"""Who listens: the open streams, from registration to their end."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from gateway.fanout.ages import Ages
+from gateway.fanout.audience import Audience
+from gateway.fanout.backlog import Backlog
+from gateway.fanout.encodings import Encoding
+from gateway.fanout.pinger import Pinger
+from gateway.fanout.subscriber import Sink, Subscriber, gone
+from gateway.memory.place import ambiguous_keys
+from gateway.memory.topic import Topic
+from gateway.metrics import Metrics
+from gateway.ports import Topics
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_LAST_WORDS = 30.0
+"""Seconds a client has to read the end of its stream."""
+
+
+class Members:
+    """Knows the subscribers, and the audience of each topic.
+
+    Args:
+        settings: times.
+        max_streams: limit of open streams.
+        topics: told of topics that nobody listens to any more.
+        metrics: where streams are counted.
+        clock: event loop time.
+
+    Attributes:
+        draining: no new subscribers are taken.
+        behind: subscribers with something in their queue, and perhaps some whose queue was emptied since.
+        ambiguous: subscribers two topics of which have the same short key.
+        on_leave: called with each subscriber that leaves.
+    """
+
+    def __init__(
+        self, settings: Settings, max_streams: int, topics: Topics, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
+        self.draining = False
+        self.max_streams = max_streams
+        self.behind: set[Subscriber] = set()
+        self.ambiguous: set[Subscriber] = set()
+        self.pinger = Pinger(settings.ping_interval, clock, self.last_delivery)
+        self.on_leave: list[Callable[[Subscriber], None]] = []
+        self._topics = topics
+        self._metrics = metrics
+        self._clock = clock
+        self._ages = Ages(settings.max_age, clock)
+        self._stall_timeout = settings.stall_timeout
+        self._subscribers: set[Subscriber] = set()
+        self._audiences: dict[Topic, Audience] = {}
+        self._ending: deque[tuple[float, Sink]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    @property
+    def full(self) -> bool:
+        return len(self._subscribers) >= self.max_streams
+
+    @property
+    def backlogs(self) -> list[Backlog]:
+        """What waits for slow clients."""
+        return [subscriber.backlog for subscriber in self.behind if subscriber.backlog is not None]
+
+    def audience(self, topic: Topic) -> Audience | None:
+        """Who listens to a topic; None if nobody does."""
+        return self._audiences.get(topic)
+
+    def last_delivery(self, subscriber: Subscriber) -> float:
+        """When something was last delivered to a subscriber (event loop time)."""
+        audiences = self._audiences
+        return max(audiences[topic].last_delivery for topic in subscriber.topics)
+
+    def register(self, topics: list[Topic], encoding: Encoding) -> Subscriber:
+        """A new subscriber. It gets nothing until it joins."""
+        audiences = self._audiences
+        for topic in topics:
+            audience = audiences.get(topic)
+            if audience is None:
+                audience = audiences[topic] = Audience(topic)
+            audience.size += 1
+        subscriber = Subscriber(audiences[topics[0]].alone if len(topics) == 1 else tuple(topics), encoding)
+        if len(topics) > 1 and ambiguous_keys(topics):
+            self.ambiguous.add(subscriber)
+        self._subscribers.add(subscriber)
+        self.pinger.add(subscriber)
+        self._ages.add(subscriber)
+        self._metrics.streams_opened += 1
+        return subscriber
+
+    def join(self, subscriber: Subscriber) -> None:
+        """From now on the subscriber gets what comes, into its queue until its stream has begun."""
+        subscriber.left_at = None
+        if subscriber.closed is None:
+            for topic in subscriber.topics:
+                self._audiences[topic].add(subscriber)
+
+    def part(self, subscriber: Subscriber, left_at: str) -> None:
+        """The subscriber gets nothing more until it joins again; `left_at` is the id from which it goes on."""
+        subscriber.left_at = left_at
+        for topic in subscriber.topics:
+            self._audiences[topic].discard(subscriber)
+
+    def leave(self, subscriber: Subscriber, reason: str) -> None:
+        """Forget a subscriber; the second time does nothing."""
+        if subscriber.closed is not None:
+            return
+        subscriber.closed = reason
+        subscriber.send = gone
+        for hook in self.on_leave:
+            hook(subscriber)
+        self._subscribers.discard(subscriber)
+        self.behind.discard(subscriber)
+        self.ambiguous.discard(subscriber)
+        self.pinger.discard(subscriber)
+        self._ages.discard(subscriber)
+        for topic in subscriber.topics:
+            audience = self._audiences[topic]
+            audience.discard(subscriber)
+            audience.size -= 1
+            if not audience.size:
+                del self._audiences[topic]
+                self._topics.release(topic)
+        self._metrics.streams_closed[reason] += 1
+
+    def end(self, subscriber: Subscriber, reason: str, last: bytes = b"") -> None:
+        """End a stream cleanly, with `last` as its last piece."""
+        self.leave(subscriber, reason)
+        if subscriber.sink is not None:
+            subscriber.sink.finish(last + subscriber.encoding.end)
+            # Closed once all is written, which it never is if the client doesn't read.
+            self._ending.append((self._clock() + _LAST_WORDS, subscriber.sink))
+
+    def drop(self, subscriber: Subscriber, reason: str) -> None:
+        """End a stream at once, as a lost connection would."""
+        backlog = subscriber.backlog
+        logger.info(
+            "stream dropped: %s, %d events and %d bytes behind for %.1f s, channels %s",
+            reason,
+            backlog.events if backlog else 0,
+            backlog.bytes if backlog else 0,
+            self._clock() - backlog.since if backlog else 0,
+            ", ".join(topic.name for topic in subscriber.topics[:5]),
+        )
+        self.leave(subscriber, reason)
+        if subscriber.sink is not None:
+            subscriber.sink.abort()
+
+    def all(self) -> list[Subscriber]:
+        """All that are registered."""
+        return list(self._subscribers)
+
+    def of(self, topic: Topic) -> Iterable[Subscriber]:
+        """Those that listen to a topic, whether they have joined or not."""
+        return [subscriber for subscriber in self._subscribers if topic in subscriber.topics]
+
+    def sweep(self) -> list[Subscriber]:
+        """Drop what stands still; returns those that are old enough to end. To be called every second or so."""
+        now = self._clock()
+        while self._ending and self._ending[0][0] < now:
+            self._ending.popleft()[1].abort()
+        for subscriber in list(self.behind):
+            if subscriber.backlog is None:
+                self.behind.discard(subscriber)
+            elif self._stall_timeout and now - subscriber.backlog.since > self._stall_timeout:
+                self.drop(subscriber, "stalled")
+        return self._ages.due()

@@ -1,0 +1,225 @@
+"""Bringing one client up to date: what has to be found out, and then what it has missed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+from gateway.memory.entry import Entry, Kept, clip, in_order
+from gateway.memory.hole import LOST, UNKNOWN, Hole
+from gateway.memory.listening import Listening
+from gateway.memory.merge import Known, merge
+from gateway.memory.position import ZERO, Position
+from gateway.memory.replay import Limits, Replayed, merge_topics, replay, within
+from gateway.memory.resume import Resume, begin, now
+from gateway.memory.topic import State, Topic
+
+_TRIES = 5
+
+
+@dataclass(slots=True)
+class Wish:
+    """What a client wants from before now.
+
+    Attributes:
+        last_event_id: where it was; None for a new one.
+        history: how many kept events of each topic come first, for a new one.
+        new: names of topics that were added since the id.
+    """
+
+    last_event_id: str | None = None
+    history: int = 0
+    new: frozenset[str] = frozenset()
+
+
+class Verify(NamedTuple):
+    """A tick has to be heard that is requested from now on."""
+
+
+class Find(NamedTuple):
+    """Others have to be asked what is missing; `CatchUp.found` takes their answers."""
+
+    holes: list[tuple[Topic, Hole]]
+
+
+@dataclass(slots=True)
+class Older:
+    """Redis' history is wanted; `CatchUp.older` takes it.
+
+    Attributes:
+        count: the newest so many of each topic; 0: not by number.
+        previous: what came after this id of the previous version.
+    """
+
+    count: int
+    previous: tuple[int, int] | None
+
+
+Need: TypeAlias = Verify | Find | Older
+
+
+class CatchUp:
+    """What has been found out for one stream, or for several that are alike.
+
+    Args:
+        topics: of the stream.
+        wish: what its client wants from before now.
+
+    Attributes:
+        verified: a tick was heard that had been requested after the client came.
+        found: by topic, what others knew of which part.
+        older: by topic, events from Redis that come in front of everything else, up to a position.
+        tries: how often something had to be found out.
+    """
+
+    def __init__(self, topics: tuple[Topic, ...], wish: Wish) -> None:
+        self.topics = topics
+        self.wish = wish
+        self.verified = False
+        self.found: dict[Topic, list[Known]] = {}
+        self.older: dict[Topic, tuple[list[Entry], Position]] = {}
+        self.tries = 0
+        self._searched = False  # for the publisher's id
+        self._resume: Resume | None = None
+        if wish.last_event_id is not None:
+            self._resume = Resume.parse(wish.last_event_id, [topic for topic in topics if topic.name in wish.new])
+
+    def forget(self) -> None:
+        """The connection to Redis was lost: begin again."""
+        self.verified = self._searched = False
+        self.found.clear()
+        self.older.clear()
+
+    def attempt(
+        self, listening: Listening, limits: Limits, may_search: Callable[[], bool] = lambda: True
+    ) -> list[Replayed] | Need:
+        """What the stream begins with, or what has to be found out before.
+
+        Whoever gets the former has to join at once.
+
+        Args:
+            listening: what this worker has heard. All topics are heard.
+            limits: of the replay.
+            may_search: whether a publisher's id may be looked for elsewhere.
+        """
+        resume = self._resume
+        if resume is None:
+            return self._history(limits) if self.wish.history else []
+        if resume.place is None:
+            return self._after_text(listening, limits, resume, may_search)
+        started = begin(listening, self.topics, resume, self.verified)
+        if started is None:
+            return Verify()
+        returning = [topic for topic in self.topics if topic.long_key not in resume.new]
+        return self._missed(limits, started.start, started.gaps, returning)
+
+    def _missed(
+        self,
+        limits: Limits,
+        start: Mapping[Topic, Position],
+        gaps: Mapping[Topic, str],
+        returning: Sequence[Topic],
+        older: dict[Topic, list[Entry]] | None = None,
+    ) -> list[Replayed] | Need:
+        """What came after the start, on all topics."""
+        missed: dict[Topic, list[Kept]] = {}
+        holes: list[tuple[Topic, Hole]] = []
+        for topic, position in start.items():
+            kept = self._known(topic, position)
+            missed[topic] = [*(older or {}).get(topic, []), *kept]
+            holes += [(topic, each) for each in kept if isinstance(each, Hole) and each.askable]
+        if holes:
+            if self.tries < _TRIES:
+                return Find(holes)
+            missed = {topic: [_given_up(each) for each in kept] for topic, kept in missed.items()}
+        merged, cut = within(limits, merge_topics(self.topics, returning, missed))
+        gaps = {**gaps, **dict.fromkeys((topic for topic in cut if topic not in gaps), "too_many")}
+        return replay(self.topics, start, gaps, merged, self.wish.last_event_id)
+
+    def _known(self, topic: Topic, start: Position) -> list[Kept]:
+        """What the ring holds after a position, with what others knew in its holes."""
+        kept = topic.ring.after(start) if topic.state is State.OPEN else []
+        found = self.found.get(topic)
+        if not found or not any(isinstance(each, Hole) and each.askable for each in kept):
+            return kept
+        filled: list[Kept] = []
+        for each in kept:
+            if isinstance(each, Hole) and each.askable:
+                filled += _overlay(each, found)
+            else:
+                filled.append(each)
+        return in_order(filled)
+
+    def _history(self, limits: Limits) -> list[Replayed] | Need:
+        """The newest events of each topic, for a new client."""
+        count = min(self.wish.history, limits.events)
+        newest: dict[Topic, dict[Position, Entry]] = {}
+        for topic in self.topics:
+            entries = topic.ring.last(count) if topic.state is State.OPEN else []
+            if len(entries) < count and topic not in self.older:
+                return Older(count, None)
+            older = self.older[topic][0] if topic in self.older else []
+            newest[topic] = {entry.position: entry for entry in [*older, *entries]}
+        missed: dict[Topic, list[Kept]] = {
+            topic: [entries[position] for position in sorted(entries)[-count:]] for topic, entries in newest.items()
+        }
+        start = {topic: Position(*kept[0].position[:2]) for topic, kept in missed.items() if kept}
+        merged, _ = within(limits, merge_topics(self.topics, self.topics, missed))
+        return replay(self.topics, start, {}, merged, None)
+
+    def _after_text(
+        self, listening: Listening, limits: Limits, resume: Resume, may_search: Callable[[], bool]
+    ) -> list[Replayed] | Need:
+        """What came after an id that holds no place: a publisher's own, or one of another version."""
+        topics = self.topics
+        if any(topic.state is not State.OPEN for topic in topics):
+            return self._only_gaps("uncounted")
+        here = now(listening, topics)
+        if len(topics) == 1 and not topics[0].is_pattern:
+            topic = topics[0]
+            found = topic.ring.find(resume.text)
+            if not found:
+                # Before it is looked for elsewhere, this worker must have heard what the client has.
+                if not self.verified and may_search():
+                    return Verify()
+                since = topic.ring.since
+                if self.verified and not self._searched and since is not None:
+                    self._searched = True
+                    return Find([(topic, Hole(ZERO, since, UNKNOWN))])
+                found = [
+                    each.position
+                    for known in self.found.get(topic, [])
+                    for each in known.kept
+                    if isinstance(each, Entry) and each.event.own_id == resume.text
+                ]
+            if len(found) == 1:
+                return self._missed(limits, {topic: found[0]}, {}, topics)
+        if resume.previous is None:
+            return self._only_gaps("unknown_id")
+        if not all(topic in self.older for topic in topics):
+            return Older(0, resume.previous)
+        kept = {topic: self.older[topic][0] for topic in topics}
+        ends = {topic: min(self.older[topic][1], here[topic]) for topic in topics}
+        return self._missed(limits, ends, dict.fromkeys(topics, "unknown_id"), topics, kept)
+
+    def _only_gaps(self, reason: str) -> list[Replayed]:
+        return replay(self.topics, {}, dict.fromkeys(self.topics, reason), (), self.wish.last_event_id)
+
+
+def _overlay(hole: Hole, found: Sequence[Known]) -> list[Kept]:
+    """What is known of a hole; what isn't is still a hole of the same kind."""
+    usable = [known for known in found if known.start < hole.end and known.end > hole.position]
+    reasons = [each for known in usable for each in known.kept if isinstance(each, Hole) and not each.askable]
+    without_reasons = [
+        known._replace(kept=[each for each in known.kept if isinstance(each, Entry)]) for known in usable
+    ]
+    merged = merge(hole.position, hole.end, without_reasons)
+    unknown = [each._replace(kind=hole.kind) for each in merged if isinstance(each, Hole)]
+    events = [each for each in merged if isinstance(each, Entry)]
+    return in_order([*events, *unknown, *clip(reasons, hole.position, hole.end)])
+
+
+def _given_up(each: Kept) -> Kept:
+    """A hole about which everybody was asked too often."""
+    if isinstance(each, Hole) and each.askable:
+        return each._replace(kind="redis_lost" if each.kind == LOST else "not_kept")
+    return each

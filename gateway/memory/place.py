@@ -1,0 +1,122 @@
+"""The id of an event: where a stream stands on all of its topics.
+
+    2.<generation>.<tick>[.<key>[<offset>]:<count>]…      numbers in hexadecimal
+
+A topic that isn't named is at the tick. `offset` is the number of the topic's newest durable message, counted from
+the tick; it is missing where there was none since the tick. The counting fields are frozen: workers of different
+serve the same clients during an update, and a version that needs other fields begins its ids with another number.
+"""
+
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import NamedTuple, Protocol
+
+from gateway.memory.position import Position
+
+VERSION = "2"
+KEY_LENGTH = 8
+MAX_PLACE_BYTES = 2048
+"""An id for 100 channels and 10 patterns is shorter; see `LONG_ID` in fanout/delivery.py."""
+_LONG_KEY_LENGTH = 22
+_PART = re.compile(r"([\w-]{22}|[\w-]{8})([0-9a-f]{0,13}):([0-9a-f]{1,13})", re.ASCII)
+_PLACE = re.compile(
+    rf"{VERSION}\.([0-9a-f]{{1,15}})\.([0-9a-f]{{1,13}})((?:\.[\w-]{{8,35}}:[0-9a-f]{{1,13}})*)", re.ASCII
+)
+# Of the version before this one: a worker's id for a plain message, and Redis' for a durable one.
+_PREVIOUS = re.compile(r"([0-9]{10,16})-(?:([0-9a-f]{8})|([0-9]{1,10}))")
+
+
+class Named(Protocol):
+    """A topic, as far as ids are concerned."""
+
+    @property
+    def key(self) -> str:
+        """What stands for the topic in ids."""
+
+    @property
+    def long_key(self) -> str:
+        """The same, where two topics of one stream have the same `key`."""
+
+
+class Place(NamedTuple):
+    """An id, taken apart.
+
+    Attributes:
+        generation: 0 if the stream had no position, because Redis refused to count.
+        tick: the newest tick.
+        since: by a topic's key, the number of its newest durable message since the tick (or 0), and the count.
+    """
+
+    generation: int
+    tick: int
+    since: Mapping[str, tuple[int, int]]
+
+    def at(self, topic: Named) -> Position:
+        """The position on a topic."""
+        part = self.since.get(topic.long_key) or self.since.get(topic.key) or (0, 0)
+        return Position(self.generation, self.tick, *part)
+
+
+NOWHERE = f"{VERSION}.0.0"
+"""The id of a stream without a position; who resumes with it gets a gap."""
+
+
+def topic_keys(name: str, is_pattern: bool) -> tuple[str, str]:
+    """What stands for a topic in ids: short, and long for streams in which two short ones are the same."""
+    digest = blake2b(name.encode(), digest_size=16, person=b"pattern" if is_pattern else b"channel").digest()
+    long = urlsafe_b64encode(digest).decode()[:_LONG_KEY_LENGTH]
+    return long[:KEY_LENGTH], long
+
+
+def ambiguous_keys(topics: Iterable[Named]) -> frozenset[str]:
+    """The short keys that more than one of the topics has; those topics are named by their long ones."""
+    seen: set[str] = set()
+    return frozenset(topic.key for topic in topics if topic.key in seen or seen.add(topic.key))  # type: ignore[func-returns-value]
+
+
+def format_era(era: tuple[int, int]) -> str:
+    """What an id begins with."""
+    return f"{VERSION}.%x.%x" % era
+
+
+def format_part(key: str, position: Position) -> str:
+    """What an id says of a topic that had messages since the tick."""
+    _, tick, durable, count = position
+    return f".{key}{durable - tick:x}:{count:x}" if durable else f".{key}:{count:x}"
+
+
+def format_place(era: tuple[int, int], positions: Iterable[tuple[str, Position]]) -> str:
+    """The id of a stream at these positions; those that are not after the tick of `era` are left out."""
+    parts = [format_part(key, at) for key, at in positions if at[:2] == era and at[2:] != (0, 0)]
+    return format_era(era) + "".join(parts)
+
+
+def parse_place(text: str) -> tuple[str | None, Place | None]:
+    """The publisher's own id in an id, and the place in it.
+
+    On a stream of one channel a publisher's own id is the whole id; on others the place follows it: `17~2.…`. An id
+    that holds no place is (itself, None).
+    """
+    own, tilde, rest = text.rpartition("~")
+    match = _PLACE.fullmatch(rest)
+    if match is None:
+        return text, None
+    generation, tick = int(match[1], 16), int(match[2], 16)
+    since = {}
+    for part in match[3].split(".")[1:]:
+        if (named := _PART.fullmatch(part)) is None:
+            return text, None
+        offset = int(named[2], 16) if named[2] else 0
+        since[named[1]] = (tick + offset if offset else 0, int(named[3], 16))
+    return (own if tilde else None), Place(generation, tick, since)
+
+
+def parse_previous(text: str) -> tuple[int, int] | None:
+    """Milliseconds and number of an id that the previous version of the gateway gave; None if it is none.
+
+    Such ids say when, but not where: what is kept after them is sent again, behind a gap.
+    """
+    match = _PREVIOUS.fullmatch(text)
+    return (int(match[1]), int(match[3] or 0)) if match else None

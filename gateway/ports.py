@@ -1,0 +1,131 @@
+"""What the parts expect of each other; small on purpose."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from gateway.memory.entry import Entry, Kept
+from gateway.memory.event import Event
+from gateway.memory.hole import Hole
+from gateway.memory.position import Position
+from gateway.memory.topic import Topic
+
+
+class TooManyTopics(Exception):
+    """The worker's limit of different channels and patterns is reached."""
+
+
+class NotCounted(Exception):
+    """A tick can't be had just now: Redis is away, or refuses to count."""
+
+
+class Interrupted(Exception):
+    """The connection to Redis was lost meanwhile: an answer may lack what came before."""
+
+
+class PublishFailed(Exception):
+    """A message could not be handed to Redis; says why."""
+
+
+class Heard(NamedTuple):
+    """A message that has come, in its place on each topic it is heard through.
+
+    Attributes:
+        channel: where it was published.
+        event: what it is.
+        topics: through which it is heard.
+        positions: on each of them; None where Redis doesn't count.
+    """
+
+    channel: str
+    event: Event
+    topics: tuple[Topic, ...]
+    positions: tuple[Position | None, ...]
+
+
+class Receiver(Protocol):
+    """Who is told of what comes from Redis; nothing here may block."""
+
+    def deliver(self, batch: Sequence[Heard]) -> None:
+        """Messages that have arrived together, in the order of their publishing. No tick came between them."""
+
+    def opened(self, topics: Sequence[Topic]) -> None:
+        """Everything published on them from now on is heard."""
+
+    def refused(self, topic: Topic) -> None:
+        """Redis does not let this worker subscribe to it."""
+
+    def lost(self) -> None:
+        """The connection to Redis is lost. The topics still know where."""
+
+    def ticked(self) -> None:
+        """A tick was heard."""
+
+
+class Source(Protocol):
+    """Where messages come from."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why no messages can arrive just now, in a few words; None while they can."""
+
+
+class Topics(Protocol):
+    """The channels and patterns this worker listens to: intent, recorded at once and reconciled with Redis later."""
+
+    def want(self, name: str, is_pattern: bool) -> Topic:
+        """The topic of that name, to be subscribed to if it isn't yet.
+
+        Raises:
+            TooManyTopics: it would be one too many.
+        """
+
+    def release(self, topic: Topic) -> None:
+        """Nobody listens to the topic now; it lingers."""
+
+
+class Clock(Protocol):
+    """Redis' clock."""
+
+    async def verify(self) -> None:
+        """Wait until a tick has been heard that was requested after this was called.
+
+        Raises:
+            NotCounted: there is none to be had.
+        """
+
+
+class Past(Protocol):
+    """What others know: the other workers, and Redis."""
+
+    async def find(self, topic: Topic, hole: Hole) -> list[Kept]:
+        """What is missing in a hole: events, and holes that say why the rest is missing."""
+
+    async def last(self, topic: Topic, count: int, end: Position) -> list[Entry]:
+        """The newest durable events up to a position; empty if they can't be had."""
+
+    async def after_previous(self, topic: Topic, milliseconds: int, number: int, end: Position) -> list[Entry]:
+        """The durable events after an id that the previous version gave; empty if they can't be had."""
+
+
+class Publisher(Protocol):
+    """Where messages are published."""
+
+    async def publish(self, channel: str, payload: bytes) -> int:
+        """Publish as `redis-cli PUBLISH` would.
+
+        Returns:
+            How many Redis connections received it.
+
+        Raises:
+            PublishFailed: Redis can't be reached or refuses.
+        """
+
+    async def publish_durable(self, channel: str, payload: bytes) -> str:
+        """Publish and keep.
+
+        Returns:
+            The event's position, as `generation.tick.number`.
+
+        Raises:
+            PublishFailed: Redis can't be reached or refuses.
+        """
