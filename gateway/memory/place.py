@@ -3,8 +3,10 @@
     2.<generation>.<tick>[.<key>[<offset>]:<count>]…      numbers in hexadecimal
 
 A topic that isn't named is at the tick. `offset` is the number of the topic's newest durable message, counted from
-the tick; it is missing where there was none since the tick. The counting fields are frozen: workers of different
-serve the same clients during an update, and a version that needs other fields begins its ids with another number.
+the tick; it is missing where there was none since the tick.
+
+The counting fields are frozen: workers of different versions serve the same clients during an update, and a version
+that needs other fields begins its ids with another number.
 """
 
 import re
