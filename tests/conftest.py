@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from gateway.broker.embedded import EmbeddedRedis
-from tests.harness.process import free_port
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stacks import FORMS, Form, start_worker
+from testing.process import free_port
+from testing.servers import RedisServer, Worker
+from testing.stacks import FORMS, Form, start_worker
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import open_stream
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
 
 LONG = "x" * 257
 

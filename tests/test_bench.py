@@ -22,9 +22,9 @@ from gateway.bench.ledger import Ledger
 from gateway.bench.load import share
 from gateway.bench.reception import Reception
 from gateway.fanout.encoding import Encodings
-from tests.harness.process import Process
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.waiting import wait_until
+from testing.process import Process
+from testing.servers import RedisServer, Worker
+from testing.waiting import wait_until
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 STAMP = 1_000_000

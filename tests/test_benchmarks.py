@@ -29,8 +29,8 @@ from gateway.bench.ledger import Ledger
 from gateway.bench.load import Load
 from gateway.bench.publisher import Http
 from gateway.bench.result import Opening, Result
-from tests.harness.nginx import REPOSITORY
-from tests.harness.servers import RedisServer
+from testing.nginx import REPOSITORY
+from testing.servers import RedisServer
 
 # The plans
 

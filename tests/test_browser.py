@@ -10,9 +10,9 @@ import pytest
 import redis
 from playwright.sync_api import Browser, Page
 
-from tests.harness.browser import CLOSED, CONNECTING, OPEN, Listener, chromium
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.waiting import wait_until
+from testing.browser import CLOSED, CONNECTING, OPEN, Listener, chromium
+from testing.servers import RedisServer, Worker
+from testing.waiting import wait_until
 
 MEBIBYTE = 1_048_576
 FORGED = ("x", "forged", "gateway.gap")

@@ -11,7 +11,7 @@ from chaos.answer import Answer, BadAnswer
 from chaos.diary import Diary
 from chaos.event_stream import EventStream
 from chaos.row import faults_of
-from tests.harness.reference import Reference
+from testing.reference import Reference
 
 GAP = "gap"
 

@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from gateway.commands import main
-from tests.harness.http import metric
-from tests.harness.process import Process, free_port
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import Received, open_stream
-from tests.harness.waiting import wait_until
+from testing.http import metric
+from testing.process import Process, free_port
+from testing.servers import RedisServer, Worker
+from testing.stream import Received, open_stream
+from testing.waiting import wait_until
 
 GATEWAY = [sys.executable, "-m", "gateway"]
 

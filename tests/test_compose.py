@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness.certificate import make_certificate
-from tests.harness.compose import Compose, docker, docker_is_missing
-from tests.harness.eventsource import EventSource, event_sources, many
-from tests.harness.process import free_port
-from tests.harness.waiting import until
+from testing.certificate import make_certificate
+from testing.compose import Compose, docker, docker_is_missing
+from testing.eventsource import EventSource, event_sources, many
+from testing.process import free_port
+from testing.waiting import until
 
 pytestmark = [
     pytest.mark.anyio,

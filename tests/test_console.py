@@ -13,9 +13,9 @@ import redis
 from playwright.sync_api import Browser, Page, Request, Route, expect
 
 from gateway import console
-from tests.harness.browser import chromium
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.waiting import DEADLINE, wait_until
+from testing.browser import chromium
+from testing.servers import RedisServer, Worker
+from testing.waiting import DEADLINE, wait_until
 
 expect.set_options(timeout=DEADLINE * 1000)
 

@@ -8,8 +8,8 @@ import pytest
 
 from gateway.app import create_app
 from gateway.settings import Settings
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import open_stream
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
 
 EXACT = "https://www.example.com"
 

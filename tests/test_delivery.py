@@ -9,9 +9,9 @@ import httpx
 import pytest
 import redis
 
+from testing.stream import Received, open_stream
+from testing.waiting import wait_until
 from tests.conftest import Stack
-from tests.harness.stream import Received, open_stream
-from tests.harness.waiting import wait_until
 
 
 class Case(NamedTuple):

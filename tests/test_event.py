@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.fanout.encoding import Encodings
 from gateway.fanout.event import ENVELOPE_KEYS, Event, Undeliverable, own_event, parse, retry_frame
-from tests.harness.reference import Reference
-from tests.harness.stream import Received
+from testing.reference import Reference
+from testing.stream import Received
 
 MIB = 1_048_576
 ENCODINGS = Encodings(gzip_min_bytes=256)

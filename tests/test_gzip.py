@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from gateway.web.accept import accepts_gzip
-from tests.harness.browser import Listener, chromium
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import open_stream
-from tests.harness.waiting import wait_until
+from testing.browser import Listener, chromium
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
 
 
 @pytest.fixture(scope="module", params=["direct", "portable"])

@@ -7,7 +7,7 @@ from typing import Any, cast
 from gateway.broker.inquiry import Inquiry
 from gateway.fanout.contracts import Publication
 from gateway.fanout.topic import Topic
-from tests.harness.waiting import until
+from testing.waiting import until
 
 
 class _Worker:

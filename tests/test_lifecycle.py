@@ -11,10 +11,10 @@ import httpx
 import psutil
 import pytest
 
-from tests.harness.http import metric
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import open_stream
-from tests.harness.waiting import wait_until
+from testing.http import metric
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
 
 PATHS = ["direct", "portable"]
 PLAIN = {"Accept-Encoding": "identity"}

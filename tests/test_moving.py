@@ -23,10 +23,10 @@ from gateway.fanout.record import parse_part
 from gateway.fanout.topic import Topic
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from tests.harness.http import metric
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import Stream, open_stream
-from tests.harness.waiting import until, wait_until
+from testing.http import metric
+from testing.servers import RedisServer, Worker
+from testing.stream import Stream, open_stream
+from testing.waiting import until, wait_until
 
 
 class Fleet:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.harness.browser import CLOSED, CONNECTING, OPEN, Listener, chromium
-from tests.harness.cluster import Cluster, streams
-from tests.harness.eventsource import EventSource, event_sources, many
-from tests.harness.servers import Worker
-from tests.harness.waiting import until, wait_until
+from testing.browser import CLOSED, CONNECTING, OPEN, Listener, chromium
+from testing.cluster import Cluster, streams
+from testing.eventsource import EventSource, event_sources, many
+from testing.servers import Worker
+from testing.waiting import until, wait_until
 
 pytestmark = pytest.mark.anyio
 

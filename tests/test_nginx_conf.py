@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness.nginx import Nginx
-from tests.harness.process import free_port
-from tests.harness.upstream import Upstream, answer
-from tests.harness.waiting import wait_until
+from testing.nginx import Nginx
+from testing.process import free_port
+from testing.upstream import Upstream, answer
+from testing.waiting import wait_until
 
 ENDLESS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 """The head of an answer whose body comes in chunks."""

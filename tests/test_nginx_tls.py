@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.harness.browser import CONNECTING, Listener, chromium
-from tests.harness.cluster import Cluster, streams
-from tests.harness.waiting import wait_until
+from testing.browser import CONNECTING, Listener, chromium
+from testing.cluster import Cluster, streams
+from testing.waiting import wait_until
 
 
 @pytest.fixture(scope="module")

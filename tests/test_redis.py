@@ -11,12 +11,12 @@ import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from testing.certificate import make_certificate
+from testing.http import metric
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
 from tests.conftest import Stack
-from tests.harness.certificate import make_certificate
-from tests.harness.http import metric
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import open_stream
-from tests.harness.waiting import wait_until
 
 
 @pytest.fixture(params=["direct", "portable"])

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.http import metric
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import Received, Stream, open_stream
-from tests.harness.waiting import wait_until
+from testing.http import metric
+from testing.servers import RedisServer, Worker
+from testing.stream import Received, Stream, open_stream
+from testing.waiting import wait_until
 
 
 def _durable(worker: Worker, channel: str, message: str) -> None:

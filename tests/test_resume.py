@@ -12,11 +12,11 @@ import pytest
 import redis
 
 from gateway.broker.embedded import EmbeddedRedis
-from tests.harness.http import metric
-from tests.harness.process import free_port
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import open_stream
-from tests.harness.waiting import wait_until
+from testing.http import metric
+from testing.process import free_port
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
 
 
 class Pair(NamedTuple):

@@ -15,10 +15,10 @@ from gateway.fanout.event import parse
 from gateway.fanout.history import History
 from gateway.fanout.topic import Topic
 from gateway.settings import Settings
-from tests.harness.http import metric
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stream import open_stream
-from tests.harness.waiting import wait_until
+from testing.http import metric
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
 
 ENCODING = Encodings(0).get(chunked=False, named=False)
 

@@ -15,10 +15,10 @@ from chaos.account import Channel, Published, reconcile
 from chaos.child import Child
 from chaos.payload import Payload
 from chaos.row import faults_of
-from tests.harness.compose import Compose, docker_is_missing
-from tests.harness.nginx import REPOSITORY
-from tests.harness.process import free_port
-from tests.harness.waiting import wait_until
+from testing.compose import Compose, docker_is_missing
+from testing.nginx import REPOSITORY
+from testing.process import free_port
+from testing.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.harness.servers import Worker
+from testing.servers import Worker
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import httpx
 
-from tests.harness.servers import Worker
+from testing.servers import Worker
 
 
 def metric(worker: Worker, name: str, **labels: str) -> float:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
-from tests.harness.nginx import Nginx
-from tests.harness.servers import RedisServer, Worker
+from testing.nginx import Nginx
+from testing.servers import RedisServer, Worker
 
 
 class Cluster:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self
 from uuid import uuid4
 
-from tests.harness.nginx import REPOSITORY
+from testing.nginx import REPOSITORY
 
 
 def docker(*words: str, check: bool = True) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.harness.stream import publishers_id
-from tests.harness.waiting import wait_until
+from testing.stream import publishers_id
+from testing.waiting import wait_until
 
 CONNECTING, OPEN, CLOSED = 0, 1, 2
 """`EventSource.readyState`."""

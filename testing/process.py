@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.harness.waiting import DEADLINE, wait_until
+from testing.waiting import DEADLINE, wait_until
 
 
 def free_port() -> int:

@@ -3,7 +3,7 @@
 It shares nothing with the gateway, so that both can be held against each other.
 """
 
-from tests.harness.stream import Received
+from testing.stream import Received
 
 
 class Reference:

@@ -7,8 +7,8 @@ from urllib.request import urlopen
 
 import redis
 
-from tests.harness.process import Process, accepts, free_port
-from tests.harness.waiting import DEADLINE, wait_until
+from testing.process import Process, accepts, free_port
+from testing.waiting import DEADLINE, wait_until
 
 
 class RedisServer(Process):

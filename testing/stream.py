@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import httpx
 from httpx_sse import EventSource
 
-from tests.harness.waiting import DEADLINE
+from testing.waiting import DEADLINE
 
 
 class Received(NamedTuple):

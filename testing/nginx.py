@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.harness.certificate import make_certificate
-from tests.harness.process import Process, accepts, free_port
-from tests.harness.waiting import wait_until
+from testing.certificate import make_certificate
+from testing.process import Process, accepts, free_port
+from testing.waiting import wait_until
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[1]
 
 # Started by root, nginx would become `nobody`, who may not enter pytest's directories.
 _USER = "user root;" if os.geteuid() == 0 else ""
