@@ -7,6 +7,10 @@ from urllib.request import urlopen
 
 from testing.nginx import Nginx
 from testing.servers import RedisServer, Worker
+from testing.waiting import wait_until
+
+HASTY: dict[str, Any] = {"retry_min": 0.3, "retry_max": 0.6, "drain_window": 2}
+"""Settings with short pauses, for tests that lose many workers; nginx' own pauses are what they are."""
 
 
 class Cluster:
@@ -29,6 +33,11 @@ class Cluster:
         dead = [worker.start(wait=False) for worker in self.workers if not worker.alive]
         for worker in dead:
             worker.wait_ready()
+
+    def settle(self) -> None:
+        """All workers up and nobody connected, whatever the test before did."""
+        self.revive()
+        wait_until(lambda: not any(streams(worker.url) for worker in self.workers), "no streams left")
 
     def __enter__(self) -> Self:
         try:

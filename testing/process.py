@@ -1,4 +1,4 @@
-"""A child process with its output in a file, and free ports for it."""
+"""A child process with its output in a file, and ports of its own for it."""
 
 import contextlib
 import os
@@ -13,10 +13,20 @@ from testing.waiting import DEADLINE, wait_until
 
 
 def free_port() -> int:
-    """A TCP port nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that nobody listens on, and that nobody but the caller gets while this process lives.
+
+    Tests run side by side and take servers down for a while, so a port that is merely free now may be somebody
+    else's by the time it is needed. A socket that is bound but does not listen keeps the kernel from giving the port
+    to others, also as the port of an outgoing connection. A server that asks for exactly this port still gets it:
+    both sockets allow the address to be used again, as servers do anyway.
+    """
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    keeper.bind(("127.0.0.1", 0))
+    port = int(keeper.getsockname()[1])
+    keeper.detach()
+    return port
 
 
 def accepts(port: int, host: str = "127.0.0.1") -> bool:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from testing.servers import Worker
 
 
@@ -34,6 +36,23 @@ FORMS = [
     Form("portable", server="hypercorn"),
     Form("portable", server="granian"),
 ]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running worker with its Redis."""
+
+    form: Form
+    worker: Worker
+    redis_url: str
+
+    @property
+    def url(self) -> str:
+        return self.worker.url
+
+    def publish(self, channel: str, payload: str | bytes) -> int:
+        with redis.Redis.from_url(self.redis_url) as client:
+            return int(client.publish(channel, payload))
 
 
 def start_worker(form: Form, directory: Path, redis_url: str, **settings: Any) -> Worker:

@@ -27,11 +27,6 @@ BACK_AGAIN = 60.0
 _METRICS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/metrics').read().decode())"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _engine() -> None:
     if reason := docker_is_missing():

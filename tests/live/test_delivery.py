@@ -9,9 +9,9 @@ import httpx
 import pytest
 import redis
 
+from testing.stacks import Stack
 from testing.stream import Received, open_stream
 from testing.waiting import wait_until
-from tests.conftest import Stack
 
 
 class Case(NamedTuple):

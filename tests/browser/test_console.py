@@ -17,8 +17,6 @@ from testing.browser import chromium
 from testing.servers import RedisServer, Worker
 from testing.waiting import DEADLINE, wait_until
 
-expect.set_options(timeout=DEADLINE * 1000)
-
 KEPT_ROWS = 500
 
 _numbers = itertools.count()
@@ -84,27 +82,6 @@ def _events(page: Page) -> Any:
 def _answer_with(page: Page, **answer: Any) -> None:
     """Answer the page's requests for a stream instead of the gateway."""
     page.route("**/events?*", lambda route: route.fulfill(**answer))
-
-
-# ---- What is served ---------------------------------------------------------------------------------------------
-
-
-def test_page_needs_nobody_else() -> None:
-    source = console.page().decode()
-    hosts = set(re.findall(r"https?://[^/'\"\s]+", source))
-    assert hosts == {"http://www.w3.org"}  # the name of the SVG namespace, which nobody fetches
-    assert not re.search(r"<(link|script|img)[^>]+(src|href)=[\"'](?!data:)", source)
-
-
-def test_policy_names_what_the_page_holds() -> None:
-    policy = console.content_security_policy()
-    assert "default-src 'none'" in policy
-    assert "connect-src 'self'" in policy
-    assert re.search(r"script-src 'sha256-[\w+/]{43}='(;|$)", policy)
-    assert re.search(r"style-src 'sha256-[\w+/]{43}='(;|$)", policy)
-    assert "unsafe" not in policy
-    # Attributes would be refused by that policy.
-    assert not re.search(r"<[^>]+\s(style|on\w+)=", console.page().decode().partition("<script>")[0])
 
 
 def test_how_to_call_redis_cli_is_told_and_escaped(page: Page) -> None:

@@ -1,18 +1,14 @@
 """Compressed streams: smaller, and not a moment later."""
 
-import json
-import subprocess
 import zlib
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from gateway.web.accept import accepts_gzip
-from testing.browser import Listener, chromium
+from testing.quotes import quotes
 from testing.servers import RedisServer, Worker
 from testing.stream import open_stream
-from testing.waiting import wait_until
 
 
 @pytest.fixture(scope="module", params=["direct", "portable"])
@@ -22,29 +18,6 @@ def compressing(
     directory = tmp_path_factory.mktemp("gzip")
     with Worker(directory, redis_server.url, delivery=request.param, console=True, ping_interval=0.2) as worker:
         yield worker
-
-
-def _json(number: int) -> str:
-    return json.dumps([{"symbol": f"SYM{place}", "price": place * number, "currency": "EUR"} for place in range(20)])
-
-
-@pytest.mark.parametrize(
-    ("header", "accepted"),
-    [
-        ("gzip", True),
-        ("gzip, deflate, br", True),
-        ("br;q=1.0, GZIP;q=0.5", True),
-        ("x-gzip", True),
-        ("gzip;q=0", False),
-        ("gzip;q=0.000", False),
-        ("gzip;q=x", False),
-        ("identity", False),
-        ("gzipped", False),
-        ("", False),
-    ],
-)
-def test_what_clients_say_they_take(header: str, accepted: bool) -> None:
-    assert accepts_gzip([(b"host", b"x"), (b"accept-encoding", header.encode())]) is accepted
 
 
 def test_every_event_is_there_at_once_byte_by_byte(
@@ -62,7 +35,7 @@ def test_every_event_is_there_at_once_byte_by_byte(
             wire = 0
             pieces = response.iter_raw(1)
             for number in range(20):
-                payload = _json(number)
+                payload = quotes(number)
                 redis_server.client().publish(channel, payload)
                 while not plain.endswith(b"data: " + payload.encode() + b"\n\n"):
                     byte = next(pieces)
@@ -84,39 +57,11 @@ def test_a_replay_is_compressed_too(compressing: Worker, redis_server: RedisServ
     with open_stream(compressing.url, channel) as stream:
         assert stream.response.headers["content-encoding"] == "gzip"
         for number in range(10):
-            redis_server.client().publish(channel, _json(number))
+            redis_server.client().publish(channel, quotes(number))
         stream.next()
         last = stream.last_event_id
     with open_stream(compressing.url, channel, headers={"Last-Event-ID": last}) as stream:
-        assert [event.data for event in stream.take(9)] == [_json(number) for number in range(1, 10)]
-
-
-def test_curl_and_chromium(compressing: Worker, redis_server: RedisServer, channel: str) -> None:
-    with (
-        subprocess.Popen(
-            ["curl", "-sN", "--compressed", f"{compressing.url}/events?channel={channel}"], stdout=subprocess.PIPE
-        ) as curl,
-        chromium() as browser,
-    ):
-        try:
-            page = browser.new_page()
-            page.goto(compressing.url)
-            listener = Listener(page, f"/events?channel={channel}")
-            listener.wait_open()
-            wait_until(lambda: redis_server.client().pubsub_numsub(channel)[0][1] == 1, "subscribed")
-            assert curl.stdout is not None
-            assert curl.stdout.readline().startswith(b"retry: ")
-            for number in range(3):
-                redis_server.client().publish(channel, _json(number))
-                line = b""
-                while not line.startswith(b"data: "):
-                    line = curl.stdout.readline()
-                assert line.decode() == f"data: {_json(number)}\n"
-            wait_until(lambda: len(listener.events) == 3, "all in the browser")
-            assert [data for _, data, _ in listener.events] == [_json(number) for number in range(3)]
-            assert listener.states_at_errors == []
-        finally:
-            curl.kill()
+        assert [event.data for event in stream.take(9)] == [quotes(number) for number in range(1, 10)]
 
 
 def test_it_can_be_turned_off(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:

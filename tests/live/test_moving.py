@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -16,12 +16,8 @@ import redis
 
 from gateway.app import Gateway
 from gateway.broker.durable import Durable
-from gateway.fanout.catch_up import CatchUp
-from gateway.fanout.history import History
 from gateway.fanout.ids import DurableId
 from gateway.fanout.record import parse_part
-from gateway.fanout.topic import Topic
-from gateway.metrics import Metrics
 from gateway.settings import Settings
 from testing.http import metric
 from testing.servers import RedisServer, Worker
@@ -190,42 +186,6 @@ def _subscription(client: redis.Redis, worker: Worker) -> str:
     ports = {connection.laddr.port for connection in psutil.Process(worker.pid).net_connections("tcp")}
     [found] = [each for each in client.client_list("pubsub") if int(each["addr"].rpartition(":")[2]) in ports]
     return str(found["id"])
-
-
-class _Nobody:
-    """Peers that know nothing."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    async def after(self, channels: Sequence[str], last_event_id: str) -> None:
-        assert channels == ["news"]
-        self.asked += 1
-        await asyncio.sleep(0)
-
-
-def test_ids_nobody_knows_are_asked_about_only_so_often() -> None:
-    """All workers answer each question; anybody can make an id up."""
-
-    async def play() -> None:
-        settings = Settings()
-        history = History(settings, lambda: 0.0)
-        topics = (Topic("news", False),)
-        history.open(topics[0])
-        peers = _Nobody()
-        catch_up = CatchUp(settings, history, Durable(settings), peers, _at_once, Metrics(), lambda: 0.0)
-        for number in range(300):
-            replays = await asyncio.gather(
-                *[catch_up.after(topics, f"1790000000{number:03}-0badc0de") for _ in range(3)]
-            )
-            assert all(replay.gaps == 1 for replay in replays)
-        assert peers.asked == 50
-
-    asyncio.run(play())
-
-
-async def _at_once() -> bool:
-    return True
 
 
 def test_all_answers_together_are_bounded(fleet: Fleet, channel: str) -> None:

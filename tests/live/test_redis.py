@@ -14,9 +14,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from testing.certificate import make_certificate
 from testing.http import metric
 from testing.servers import RedisServer, Worker
+from testing.stacks import Stack
 from testing.stream import open_stream
 from testing.waiting import wait_until
-from tests.conftest import Stack
 
 
 @pytest.fixture(params=["direct", "portable"])

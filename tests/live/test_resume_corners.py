@@ -7,20 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
-import pytest
 
-from gateway.fanout.backlog import Backlog, QueueLimits
-from gateway.fanout.encoding import Encodings
-from gateway.fanout.event import parse
-from gateway.fanout.history import History
-from gateway.fanout.topic import Topic
-from gateway.settings import Settings
 from testing.http import metric
 from testing.servers import RedisServer, Worker
 from testing.stream import open_stream
 from testing.waiting import wait_until
-
-ENCODING = Encodings(0).get(chunked=False, named=False)
 
 
 def _durable(worker: Worker, channel: str, message: str) -> str:
@@ -204,49 +195,3 @@ def test_a_channel_with_both_kinds_is_never_silently_incomplete(
 
 def _durable_by_function(server: RedisServer, channel: str, message: str) -> None:
     server.client().fcall("gateway_publish", 1, channel, message)
-
-
-def test_a_full_queue_gives_up_only_what_may_be_given_up() -> None:
-    backlog = Backlog(QueueLimits(3, 1000), 0.0)
-    for name in "abc":
-        assert backlog.add(name.encode(), 1, "orders", "disconnect")
-    assert not backlog.add(b"p", 1, "prices", "drop-oldest"), "orders must not be dropped for prices"
-    assert backlog.take(ENCODING) == b"abc"
-
-
-def test_of_each_ticker_only_the_newest_waits_in_its_place_and_the_rest_is_kept() -> None:
-    backlog = Backlog(QueueLimits(4, 1000), 0.0)
-    for piece, channel, policy in (
-        (b"1", "euro", "latest"), (b"o", "orders", "disconnect"), (b"2", "yen", "latest"), (b"3", "euro", "latest"),
-        (b"4", "yen", "latest"), (b"5", "yen", "latest"),
-    ):  # fmt: skip
-        assert backlog.add(piece, 1, channel, policy)  # type: ignore[arg-type]
-    assert (backlog.events, backlog.bytes, backlog.dropped) == (3, 3, 0)
-    assert backlog.add(b"6", 1, "won", "latest")
-    assert backlog.add(b"7", 1, "zloty", "latest"), "a full queue gives up its oldest ticker"
-    assert backlog.add(b"8", 1, "euro", "latest"), "and that one comes again"
-    taken = backlog.take(ENCODING)
-    assert taken.endswith(b"o678")
-    assert b'"channel":"euro"' in taken
-    assert b'"channel":"yen"' in taken
-
-
-def test_giving_up_a_pattern_keeps_the_ids_of_other_channels() -> None:
-    history = History(Settings(), lambda: 0.0)
-    pattern, channel = Topic("n*", True), Topic("news", False)
-    before = history.chain("news")
-    history.chain("nothing")
-    history.close(pattern, {channel.name})
-    assert history.chain("news") is before
-    assert history.chain("nothing").unheard == 2
-
-
-@pytest.mark.parametrize("events", [0, 5])
-def test_the_index_of_events_is_bounded_too(events: int) -> None:
-    history = History(Settings(history_events=events), lambda: 0.0)
-    topic = Topic("news", False)
-    history.open(topic)
-    for number in range(5000):
-        history.record("news", (topic,), parse(b"%d" % number, 100, 100), b"%d" % number)
-    assert history.entries == events
-    assert len(history._order) <= 2 * events + 1001
