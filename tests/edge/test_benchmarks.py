@@ -8,6 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from benchmarks.measurement import Figures, figures, measure
 from benchmarks.rows import ROWS, missing
 from benchmarks.scenario import Scenario
 from benchmarks.stage import Stage
+from gateway.bench.comparison import QUIET
 from gateway.bench.load import Load
 from testing.nginx import REPOSITORY
 from testing.servers import RedisServer
@@ -38,10 +40,17 @@ def run(stage: Stage, name: str, scenario: Scenario = SMALL) -> Figures:
     return figures(scenario, [found])
 
 
+def deliveries(load: Load, keeps_up: bool) -> int:
+    """How many there must be: who is late, as on a machine that has other things to do, is sent a quarter as well."""
+    quiet = 0 if keeps_up else replace(load, rate=load.rate * QUIET).messages
+    return load.streams * (load.messages + quiet)
+
+
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if "nchan" not in row.needs])
 def test_each_row_delivers_everything(stage: Stage, name: str) -> None:
     one = run(stage, name)
-    assert (one.expected, one.received, one.lost, one.faults) == (400, 400, 0, 0)
+    whole = deliveries(SMALL.load, one.keeps_up)
+    assert (one.expected, one.received, one.lost, one.faults) == (whole, whole, 0, 0)
     assert (one.proxy_cpu is not None) == ("nginx" in name)
     assert not list(stage.directory.glob("edge*"))
 
@@ -51,7 +60,8 @@ def test_nchan_where_it_is_installed(stage: Stage, name: str) -> None:
     if not Path("/usr/lib/nginx/modules/ngx_nchan_module.so").exists():
         pytest.skip("libnginx-mod-nchan is not installed, and a test does not download it")
     one = run(stage, name)
-    assert (one.expected, one.received, one.lost, one.faults) == (400, 400, 0, 0)
+    whole = deliveries(SMALL.load, one.keeps_up)
+    assert (one.expected, one.received, one.lost, one.faults) == (whole, whole, 0, 0)
 
 
 def test_the_limit_without_a_compiler(stage: Stage) -> None:
@@ -63,7 +73,7 @@ def test_the_limit_without_a_compiler(stage: Stage) -> None:
 def test_streams_of_many_channels(stage: Stage) -> None:
     scenario = Scenario("many", Load(10, 200, 0.2, channels=30, all_channels=True), ("direct",))
     one = run(stage, "direct", scenario)
-    assert (one.received, one.lost, one.faults) == (10 * 40, 0, 0)
+    assert (one.received, one.lost, one.faults) == (deliveries(scenario.load, one.keeps_up), 0, 0)
 
 
 def test_a_bystander_is_measured_by_itself(stage: Stage) -> None:
@@ -76,7 +86,8 @@ def test_a_bystander_is_measured_by_itself(stage: Stage) -> None:
 def test_compressed_streams_are_fewer_bytes_and_no_less(stage: Stage) -> None:
     scenario = Scenario("gzip", Load(20, 100, 0.2, size=1000, varied=True), ("direct", "direct gzip"))
     plain, compressed = (run(stage, name, scenario) for name in scenario.rows)
-    assert (compressed.received, compressed.lost, compressed.faults) == (400, 0, 0)
+    whole = deliveries(scenario.load, compressed.keeps_up)
+    assert (compressed.received, compressed.lost, compressed.faults) == (whole, 0, 0)
     assert plain.bytes_per_delivery > 1000
     assert compressed.bytes_per_delivery < plain.bytes_per_delivery * 0.45
 
@@ -98,7 +109,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "500 streams" in done.stdout
     found = json.loads((tmp_path / "x.json").read_text())
     one = found["scenarios"]["f"]["rows"]["direct"]["figures"]
-    assert one["received"] == one["expected"] == 500 * 25
+    assert one["received"] == one["expected"] == deliveries(Load(500, 5, 5), one["keeps_up"])
     ElementTree.parse(tmp_path / "cpu-f.svg")
 
 
