@@ -4,8 +4,11 @@ BIN := $(VENV)/bin
 RUNNABLE := $(VENV)/.runnable
 INSTALLED := $(VENV)/.installed
 
+# The tests mostly wait, so more of them than there are cores run side by side.
+TEST_PROCESSES ?= 4
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos docs bench clean system-packages
+.PHONY: help run unit test check chaos docs bench clean system-packages
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,8 +29,11 @@ run: $(RUNNABLE) ## install into .venv and start `gateway dev`
 system-packages:
 	@deploy/test-packages
 
+unit: $(INSTALLED) ## install into .venv, then run the tests that need no server
+	$(BIN)/pytest tests/unit $(ARGS)
+
 test: $(INSTALLED) system-packages ## install into .venv, then run every test
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses $(TEST_PROCESSES) $(ARGS)
 
 check: $(INSTALLED) ## lint, formatting, types, import directions
 	$(BIN)/ruff check

@@ -10,9 +10,9 @@ from chaos.drain import DRAIN
 from chaos.row import Row
 from chaos.stage import Plan, Stage
 from chaos.stalled import STALLED
-from tests.harness.process import free_port
-from tests.harness.servers import RedisServer
-from tests.harness.waiting import wait_until
+from testing.process import free_port
+from testing.servers import RedisServer
+from testing.waiting import wait_until
 
 APPEND_ONLY = ("--appendonly", "yes", "--appendfsync", "always")
 

@@ -12,10 +12,10 @@ from typing import Any, Self
 from chaos.account import Account, Channel, Published, reconcile
 from chaos.child import Child
 from chaos.worker import AnyWorker
-from tests.harness.nginx import Nginx
-from tests.harness.process import Process
-from tests.harness.servers import RedisServer
-from tests.harness.waiting import wait_until
+from testing.nginx import Nginx
+from testing.process import Process
+from testing.servers import RedisServer
+from testing.waiting import wait_until
 
 PLAIN, DURABLE = "plain", "durable"
 CHANNELS = {PLAIN: ["ticker"], DURABLE: ["orders", "alerts"]}

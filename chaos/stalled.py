@@ -4,7 +4,7 @@ import psutil
 
 from chaos.row import Row
 from chaos.stage import Plan, Stage
-from tests.harness.waiting import wait_until
+from testing.waiting import wait_until
 
 _QUEUE_BYTES = 131_072
 _PHASE = 4.0

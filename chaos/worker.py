@@ -6,7 +6,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
-from tests.harness.servers import Worker
+from testing.servers import Worker
 
 _TIMEOUT = 5.0
 

@@ -1,62 +1,17 @@
-"""What most tests run on: a gateway in each of its forms, over a real and the embedded Redis."""
+"""What the tests of several layers use. Servers start when the first test asks for them."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 import redis
 
-from gateway.broker.embedded import EmbeddedRedis
-from tests.harness.process import free_port
-from tests.harness.servers import RedisServer, Worker
-from tests.harness.stacks import FORMS, Form, start_worker
-
-
-@dataclass(frozen=True)
-class Stack:
-    """A running worker with its Redis."""
-
-    form: Form
-    worker: Worker
-    redis_url: str
-
-    @property
-    def url(self) -> str:
-        return self.worker.url
-
-    def publish(self, channel: str, payload: str | bytes) -> int:
-        with redis.Redis.from_url(self.redis_url) as client:
-            return int(client.publish(channel, payload))
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A real Redis for all tests that don't harm it."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session", params=FORMS, ids=str)
-def stack(
-    request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    """A worker in one of its forms; the tests of the session share it."""
-    form: Form = request.param
-    with ExitStack() as opened:
-        url = opened.enter_context(EmbeddedRedis(free_port())).url if form.embedded else redis_server.url
-        worker = opened.enter_context(start_worker(form, tmp_path_factory.mktemp(str(form)), url))
-        worker.wait_ready()
-        yield Stack(form, worker, url)
+from testing.servers import RedisServer
 
 
 @pytest.fixture
-def publisher(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    """A client of the Redis the test uses."""
-    with redis_server.client() as client:
-        yield client
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture
@@ -65,15 +20,15 @@ def channel() -> str:
     return f"test-{uuid4().hex[:12]}"
 
 
-@pytest.fixture(scope="module")
-def worker(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A worker with the default settings, direct delivery and a real Redis."""
-    with Worker(tmp_path_factory.mktemp("worker"), redis_server.url) as running:
-        yield running
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A real Redis for all tests that don't harm it; each process that runs tests has one."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture
-def private_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis of its own, for tests that stop it."""
-    with RedisServer(tmp_path) as server:
-        yield server
+def publisher(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the Redis the test uses."""
+    with redis_server.client() as client:
+        yield client

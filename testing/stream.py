@@ -1,0 +1,78 @@
+"""A client of an event stream, read by an SSE parser that isn't ours (httpx-sse)."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import httpx
+from httpx_sse import EventSource
+
+from testing.waiting import DEADLINE
+
+
+class Received(NamedTuple):
+    """An event as a client sees it."""
+
+    data: str
+    type: str = "message"
+    id: str = ""
+
+
+def publishers_id(id_: str) -> str:
+    """The id if its publisher gave it; nothing for one the gateway made, which no test can know beforehand."""
+    return "" if re.fullmatch(r"\d{13}-([0-9a-f]{8}|\d{1,7})", id_) else id_
+
+
+class Stream:
+    """An open stream. `next()` waits for the next event, skipping `retry:` lines and comments.
+
+    Attributes:
+        last_event_id: the last id seen, whoever gave it.
+    """
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.retry: int | None = None
+        self.last_event_id = ""
+        self._events = self._iterate()
+
+    def next(self) -> Received:
+        """The next event.
+
+        Raises:
+            StopIteration: the stream has ended.
+            httpx.ReadTimeout: nothing came.
+        """
+        return next(self._events)
+
+    def take(self, count: int) -> list[Received]:
+        return [self.next() for _ in range(count)]
+
+    def rest(self) -> list[Received]:
+        """All events until the stream's end."""
+        return list(self._events)
+
+    def _iterate(self) -> Iterator[Received]:
+        for event in EventSource(self.response).iter_sse():
+            if event.retry is not None and not event.data and event.event == "message":
+                self.retry = event.retry
+            else:
+                self.last_event_id = event.id
+                yield Received(event.data, event.event, publishers_id(event.id))
+
+
+@contextmanager
+def open_stream(
+    url: str, channels: Sequence[str] | str = (), *, method: str = "GET", timeout: float = DEADLINE, **request: Any
+) -> Iterator[Stream]:
+    """An open stream; once this returns, Redis has confirmed its channels."""
+    channels = [channels] if isinstance(channels, str) else channels
+    parameters = [("channel", name) for name in channels] + list(request.pop("params", []))
+    with (
+        httpx.Client(timeout=timeout, transport=httpx.HTTPTransport(**request.pop("transport", {}))) as client,
+        client.stream(method, f"{url}/events" if "/events" not in url else url, params=parameters or None, **request)
+        as response,
+    ):  # fmt: skip
+        assert response.status_code == 200, response.read()
+        yield Stream(response)

@@ -1,1 +1,0 @@
-"""Real servers and clients the tests drive: nothing here pretends."""

@@ -1,0 +1,218 @@
+"""Faults that were found by looking for them: each has the test that would have found it."""
+
+import json
+import re
+import signal
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from testing.http import metric
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
+
+
+def _connect(worker: Worker, request: bytes) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", worker.port), timeout=20)
+    connection.sendall(request)
+    return connection
+
+
+def _get(channel: str) -> bytes:
+    return b"GET /events?channel=%b HTTP/1.1\r\nHost: x\r\n\r\n" % channel.encode()
+
+
+def _acl(server: RedisServer, *channels: str) -> None:
+    server.client().acl_setuser(
+        "gw",
+        enabled=True,
+        passwords=["+pw"],
+        keys=["*"],
+        reset_channels=True,
+        channels=channels,
+        categories=["+@all"],
+    )
+
+
+def test_a_permission_taken_away_ends_the_stream_and_given_back_helps(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        _acl(server, "news", "secret", "gateway.*")
+        url = server.url.replace("redis://", "redis://gw:pw@")
+        with (
+            Worker(tmp_path, url) as worker,
+            open_stream(worker.url, "secret") as stream,
+            open_stream(worker.url, "news") as other,
+        ):
+            _acl(server, "news", "gateway.*")  # Redis closes the connection, for it listens to what it may not
+            assert {event.type for event in stream.rest()} <= {"gateway.gap"}, "an open stream that stays deaf"
+            assert httpx.get(f"{worker.url}/events?channel=secret").status_code == 403
+            _acl(server, "news", "secret", "gateway.*")
+            with open_stream(worker.url, "secret") as again:
+                server.client().publish("secret", "back")
+                assert again.next().data == "back"
+            server.client().publish("news", "still")
+            assert other.next().type == "gateway.gap"
+            assert other.next().data == "still"
+
+
+def test_clients_whose_transport_is_full_from_the_beginning_are_bounded_too(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    settings = {"queue_bytes": 100_000, "queue_events": 20, "console": True}
+    with Worker(tmp_path, redis_server.url, **settings) as worker, ExitStack() as stack:
+        for pages in range(30, 60):
+            # Answers to the requests before it fill the transport by different amounts as the stream begins.
+            request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * pages + _get("busy")
+            stack.enter_context(_connect(worker, request))
+        with open_stream(worker.url, "busy") as healthy:
+            wait_until(lambda: metric(worker, "streams") >= 1, "open")
+            for number in range(200):
+                redis_server.client().publish("busy", f"{number}:" + "x" * 60_000)
+                assert healthy.next().data.startswith(f"{number}:")
+            assert metric(worker, "streams") == 1, "a client that never reads was kept"
+            assert metric(worker, "queued_bytes") <= 200_000
+
+
+@pytest.mark.parametrize("delivery", ["direct", "portable"])
+def test_clients_that_vanish_at_any_moment_are_no_errors(
+    tmp_path: Path, redis_server: RedisServer, delivery: str
+) -> None:
+    with Worker(tmp_path, redis_server.url, delivery=delivery, linger=0) as worker:
+        for number in range(300):
+            with _connect(worker, _get(f"vanish-{number}")) as connection:
+                if number % 3 == 1:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # RST, not FIN
+        wait_until(lambda: metric(worker, "streams") == 0, "all forgotten")
+        assert worker.ready()
+    if delivery == "direct":
+        assert "Traceback" not in worker.output
+        assert "ERROR" not in worker.output
+
+
+def test_a_client_that_leaves_while_redis_is_silent_is_forgotten_at_once(
+    tmp_path: Path, private_redis: RedisServer
+) -> None:
+    with Worker(tmp_path, private_redis.url, subscribe_timeout=600, canary_interval=0) as worker:
+        private_redis.send_signal(signal.SIGSTOP)
+        try:
+            with ExitStack() as stack:
+                for number in range(20):
+                    stack.enter_context(_connect(worker, _get(f"wait-{number}")))
+                wait_until(lambda: metric(worker, "streams") == 20, "waiting for Redis")
+            wait_until(lambda: metric(worker, "streams") == 0, "forgotten")
+        finally:
+            private_redis.send_signal(signal.SIGCONT)
+
+
+def test_who_waits_for_redis_when_the_worker_goes_is_told_to_come_back(
+    tmp_path: Path, private_redis: RedisServer
+) -> None:
+    settings = {"subscribe_timeout": 600, "canary_interval": 0, "drain_window": 0, "shutdown_timeout": 5}
+    with Worker(tmp_path, private_redis.url, **settings) as worker:
+        private_redis.send_signal(signal.SIGSTOP)
+        try:
+            with _connect(worker, _get("a")) as connection:
+                wait_until(lambda: metric(worker, "streams") == 1, "waiting for Redis")
+                worker.send_signal(signal.SIGTERM)
+                answer = b""
+                while b"retry: " not in answer:
+                    piece = connection.recv(65536)
+                    assert piece, answer
+                    answer += piece
+        finally:
+            private_redis.send_signal(signal.SIGCONT)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\n\r\n: draining\nretry: " in answer
+
+
+def test_many_publish_at_once(worker: Worker, redis_server: RedisServer) -> None:
+    with httpx.Client(limits=httpx.Limits(max_connections=60)) as client, ThreadPoolExecutor(60) as pool:
+        redis_server.client().client_pause(300)
+        answers = list(pool.map(lambda _: client.post(f"{worker.url}/publish/a", content=b"x"), range(60)))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_a_channel_name_heard_through_a_pattern_forges_nothing(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url, allowed_patterns="*") as worker:
+        with open_stream(worker.url, params=[("pattern", "forge.*"), ("events", "channel")]) as stream:
+            client = redis_server.client()
+            client.publish("forge.a\ndata: forged\n\nevent: gateway.closing\ndata: x", "bad")
+            client.publish("forge.b", "good")
+            event = stream.next()
+        assert (event.type, event.data) == ("forge.b", "good")
+        assert metric(worker, "refused_messages_total", reason="bad_channel") == 1
+
+
+def test_names_of_other_hosts_are_refused_where_hosts_are_named(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url, allowed_hosts=["localhost", "127.0.0.1"]) as worker:
+        assert httpx.get(f"{worker.url}/healthz").status_code == 200
+        assert httpx.get(f"{worker.url}/events/a", headers={"Host": "attacker.example"}).status_code == 400
+
+
+@pytest.mark.parametrize("origin", ["http://127.0.0.1:9", "http://[", "null", "http://evil.example", "127.0.0.1"])
+def test_origins_that_may_not_publish(worker: Worker, origin: str) -> None:
+    answer = httpx.post(f"{worker.url}/publish/a", content=b"x", headers={"Origin": origin})
+    assert answer.status_code == 403
+
+
+def test_endless_trailers_are_cut_off(worker: Worker) -> None:
+    head = b"POST /events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+
+    def send_trailers(connection: socket.socket) -> None:
+        for number in range(20_000):
+            connection.sendall(b"X-%d: %b\r\n" % (number, b"x" * 1000))
+
+    with _connect(worker, head) as connection, pytest.raises(OSError):
+        send_trailers(connection)
+
+
+def test_a_disconnect_is_noticed_behind_a_pipelined_request(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url, delivery="portable", ping_interval=0) as worker:
+        with ExitStack() as stack:
+            for _ in range(10):
+                request = _get("a") + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+                stack.enter_context(_connect(worker, request))
+            wait_until(lambda: metric(worker, "streams") == 10, "open")
+        wait_until(lambda: metric(worker, "streams") == 0, "forgotten")
+
+
+def test_asking_for_a_websocket_fills_no_log(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url) as worker:
+        headers = {"Connection": "Upgrade", "Upgrade": "websocket"}
+        for _ in range(3):
+            httpx.get(f"{worker.url}/healthz", headers=headers)
+        assert "WARNING" not in worker.output
+
+
+def test_tokens_stay_out_of_the_access_log(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url, access_log=True) as worker:
+        for query in ("channel=&token=SECRET", "token=SECRET&x=1", "%74oken=SECRET"):
+            httpx.get(f"{worker.url}/events?{query}")
+        wait_until(lambda: worker.output.count("/events") == 3, "three lines")
+        assert "SECRET" not in worker.output
+        assert re.search(r"GET /events\?channel=&token=…", worker.output)
+
+
+def test_an_answer_nobody_expects_does_not_leave_the_worker_deaf(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as fake:
+        fake.settimeout(20)
+        url = f"redis://127.0.0.1:{fake.getsockname()[1]}"
+        with Worker(tmp_path, url, canary_interval=0).start(wait=False) as worker:
+            accepted = 0
+            while accepted < 3:  # it tries again, whatever comes
+                connection, _ = fake.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n:1\r\n*0\r\n")
+                    accepted += 1
+            assert httpx.get(f"{worker.url}/readyz").status_code == 503
+
+
+def test_gap_events_name_channel_and_reason(worker: Worker, channel: str) -> None:
+    with open_stream(worker.url, channel, headers={"Last-Event-ID": "x"}) as stream:
+        assert json.loads(stream.next().data) == {"channel": channel, "reason": "unknown_id", "since": "x"}

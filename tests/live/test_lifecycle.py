@@ -1,0 +1,224 @@
+"""What is held is let go: disconnects, slow clients, limits, and the end of a worker."""
+
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from testing.http import metric
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
+
+PATHS = ["direct", "portable"]
+PLAIN = {"Accept-Encoding": "identity"}
+
+
+@pytest.mark.parametrize("delivery", PATHS)
+def test_2000_connects_and_disconnects_leave_nothing_behind(
+    tmp_path: Path, redis_server: RedisServer, delivery: str
+) -> None:
+    with Worker(tmp_path, redis_server.url, delivery=delivery, linger=0.1) as worker:
+        process = psutil.Process(worker.pid)
+        for _ in range(3):  # what is allocated once, such as caches and arenas, is allocated now
+            _connect_and_leave(worker, 500)
+        _wait_idle(worker, redis_server)
+        tasks, files = metric(worker, "tasks"), process.num_fds()
+        memory = process.memory_info().rss
+        for _ in range(4):
+            _connect_and_leave(worker, 500)
+        _wait_idle(worker, redis_server)
+        assert metric(worker, "tasks") == tasks
+        wait_until(lambda: process.num_fds() <= files, "descriptors back")
+        grown = process.memory_info().rss - memory
+        assert grown < 4_000_000, f"{grown / 2000:.0f} bytes for each connection that is gone"
+        assert metric(worker, "streams_opened_total") == 3500
+
+
+def _connect_and_leave(worker: Worker, count: int) -> None:
+    with ExitStack() as stack:
+        for number in range(count):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", worker.port)))
+            connection.sendall(b"GET /events?channel=churn-%d HTTP/1.1\r\nHost: x\r\n\r\n" % (number % 50))
+        wait_until(lambda: metric(worker, "streams") == count, f"{count} streams open")
+    wait_until(lambda: metric(worker, "streams") == 0, "all streams forgotten")
+
+
+def _wait_idle(worker: Worker, redis_server: RedisServer) -> None:
+    wait_until(lambda: metric(worker, "channels") == 0, "all channels given up")
+    wait_until(lambda: not redis_server.client().pubsub_channels("churn-*"), "no subscription left in Redis")
+
+
+@pytest.mark.parametrize("delivery", PATHS)
+def test_a_client_that_does_not_read_is_dropped_and_costs_the_others_nothing(
+    tmp_path: Path, redis_server: RedisServer, delivery: str
+) -> None:
+    payload = b"x" * 50_000
+    with Worker(tmp_path, redis_server.url, delivery=delivery, queue_bytes=500_000, queue_events=100) as worker:
+        with socket.socket() as slow, open_stream(worker.url, "busy") as healthy:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", worker.port))
+            slow.sendall(b"GET /events?channel=busy HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: metric(worker, "streams") == 2, "both open")
+            sent = 0
+            client = redis_server.client()
+            while metric(worker, "streams_closed_total", reason="overflow") == 0:
+                client.publish("busy", payload + b"%d" % sent)
+                assert healthy.next().data == payload.decode() + str(sent)
+                sent += 1
+                assert sent < 1000, "the slow client was never dropped"
+                assert metric(worker, "queued_bytes") <= 600_000
+            client.publish("busy", "after")
+            assert healthy.next().data == "after"
+        assert "stream dropped: overflow, " in worker.output
+
+
+def test_a_slow_client_that_reads_again_in_time_misses_nothing(tmp_path: Path, redis_server: RedisServer) -> None:
+    count = 200
+    client = redis_server.client()
+    with (
+        Worker(tmp_path, redis_server.url, queue_bytes=50_000_000, queue_events=1000) as worker,
+        open_stream(worker.url, "busy", headers=PLAIN) as stream,
+    ):
+        for number in range(count):
+            client.publish("busy", f"{number}:" + "x" * 50_000)
+        wait_until(lambda: metric(worker, "queued_events") > 0, "the kernel's buffers full")
+        got = [event.data.partition(":")[0] for event in stream.take(count)]
+        assert got == [str(number) for number in range(count)]
+        wait_until(lambda: metric(worker, "queued_bytes") == 0, "the queue empty again")
+        client.publish("busy", "after")
+        assert stream.next().data == "after"
+
+
+def test_a_full_worker_tells_further_clients_to_come_back(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url, max_streams=2, linger=0) as worker, ExitStack() as stack:
+        stack.enter_context(open_stream(worker.url, "a"))
+        second = stack.enter_context(ExitStack())
+        second.enter_context(open_stream(worker.url, "a"))
+        answer = httpx.get(f"{worker.url}/events?channel=a")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        match = re.fullmatch(r": full\nretry: (\d+)\n\n", answer.text)
+        assert match is not None
+        assert 5000 <= int(match[1]) <= 10_000
+        assert httpx.get(f"{worker.url}/readyz").status_code == 503
+        assert metric(worker, "turned_away_total", reason="full") == 1
+        second.close()
+        wait_until(worker.ready, "ready again")
+        with open_stream(worker.url, "a"):
+            pass
+
+
+def test_the_limit_of_channels_counts_lingering_ones_last(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url, max_channels=2, linger=3600) as worker:
+        with open_stream(worker.url, ["a", "b"]):
+            assert httpx.get(f"{worker.url}/events?channel=c").text.startswith(": full\n")
+            with open_stream(worker.url, "a"):
+                pass
+        wait_until(lambda: metric(worker, "streams") == 0, "gone")
+        with open_stream(worker.url, ["c", "d"]) as stream:
+            wait_until(lambda: redis_server.client().publish("a", "x") == 0, "the lingering channel given up")
+            redis_server.client().publish("d", "1")
+            assert stream.next().data == "1"
+        assert metric(worker, "channels") == 2
+
+
+@pytest.fixture(params=PATHS)
+def going(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Iterator[Worker]:
+    """A worker that takes a while to go."""
+    with Worker(tmp_path, redis_server.url, delivery=request.param, drain_window=0.5, shutdown_timeout=30) as worker:
+        yield worker
+
+
+def test_sigterm_ends_every_stream_cleanly(going: Worker) -> None:
+    count = 20
+    with ExitStack() as stack:
+        streams = [stack.enter_context(open_stream(going.url, "a")) for _ in range(count)]
+        with socket.create_connection(("127.0.0.1", going.port), timeout=20) as raw:
+            raw.sendall(b"GET /events?channel=a HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: metric(going, "streams") == count + 1, "all open")
+            going.send_signal(signal.SIGTERM)
+            for stream in streams:
+                events = stream.rest()  # raises if the stream was cut off instead of ended
+                assert [event.type for event in events] == ["gateway.closing"]
+                assert stream.retry is not None
+                assert 1000 <= stream.retry <= 3000
+            answer = b""
+            while piece := raw.recv(65536):
+                answer += piece
+            assert answer.endswith(b"0\r\n\r\n"), "no chunk terminator"
+    assert going.wait() == 0
+    assert "Traceback" not in going.output
+    assert "ERROR" not in going.output
+
+
+def test_a_draining_worker_takes_nobody(tmp_path: Path, redis_server: RedisServer) -> None:
+    body = b'{"channels":["a"]}'
+    head = b"POST /events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with (
+        Worker(tmp_path, redis_server.url, drain_window=50, shutdown_timeout=60) as worker,
+        socket.create_connection(("127.0.0.1", worker.port), timeout=20) as idle,
+        socket.create_connection(("127.0.0.1", worker.port), timeout=20) as asking,
+        open_stream(worker.url, "a"),
+        open_stream(worker.url, "a"),
+    ):
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(65536).startswith(b"HTTP/1.1 200 ")
+        before = metric(worker, "tasks")
+        asking.sendall(head)
+        wait_until(lambda: metric(worker, "tasks") > before, "the request begun")
+        worker.send_signal(signal.SIGTERM)
+        worker.wait_for_output("draining 2 streams")
+        assert idle.recv(65536) == b"", "an idle connection would bring a proxy's next client here"
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{worker.url}/readyz")
+        asking.sendall(body)
+        answer = b""
+        while b"retry: " not in answer:
+            answer += asking.recv(65536)
+        assert b"\r\n\r\n: draining\nretry: " in answer
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait() == 0, "a second signal leaves at once"
+
+
+def test_a_worker_without_streams_goes_at_once(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url, drain_window=50, shutdown_timeout=60) as worker:
+        worker.send_signal(signal.SIGINT)
+        assert worker.wait() == 0
+
+
+def test_a_port_in_use_is_said(tmp_path: Path, redis_server: RedisServer, worker: Worker) -> None:
+    with Worker(tmp_path, redis_server.url, port=worker.port).start(wait=False) as second:
+        assert second.wait() != 0
+        assert "address already in use" in second.output
+        assert "Traceback" not in second.output
+
+
+def test_listening_on_a_unix_socket(tmp_path: Path, redis_server: RedisServer) -> None:
+    path = tmp_path / "worker.sock"
+    with Worker(tmp_path, redis_server.url, unix_socket=path).start(wait=False) as worker:
+        worker.wait_for_output(f"listens on {path}")
+        with open_stream("http://gateway", "a", transport={"uds": str(path)}) as stream:
+            wait_until(lambda: redis_server.client().publish("a", "1"), "subscribed")
+            assert stream.next().data == "1"
+
+
+def test_pings_arrive_on_an_idle_stream(tmp_path: Path, redis_server: RedisServer) -> None:
+    for delivery in PATHS:
+        with (
+            Worker(tmp_path, redis_server.url, delivery=delivery, ping_interval=0.2) as worker,
+            httpx.stream("GET", f"{worker.url}/events?channel=a", headers=PLAIN, timeout=20) as response,
+        ):
+            body = b""
+            for piece in response.iter_raw():
+                body += piece
+                if body.count(b":\n\n") >= 3:
+                    break
+            assert re.fullmatch(rb"retry: \d+\n\n(:\n\n)+", body), body
+            assert metric(worker, "pings_total") >= 3

@@ -1,0 +1,197 @@
+"""Corners of resuming in which something was once lost, sent twice, or held up."""
+
+import json
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from testing.http import metric
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
+
+
+def _durable(worker: Worker, channel: str, message: str) -> str:
+    answer = httpx.post(f"{worker.url}/publish/{channel}?durable=1", content=message)
+    return str(answer.raise_for_status().json()["id"])
+
+
+def test_the_same_messages_on_two_channels_are_not_taken_for_each_other(
+    worker: Worker, redis_server: RedisServer, channel: str
+) -> None:
+    names = [channel + "a", channel + "b"]
+    client = redis_server.client()
+    with open_stream(worker.url, names) as stream:
+        ids = []
+        for number in range(10):
+            for name in names:
+                client.publish(name, str(number))
+                stream.next()
+                ids.append(stream.last_event_id)
+    expected = [str(number) for number in range(10) for _ in names]
+    for at in range(len(ids) - 1):
+        with open_stream(worker.url, names, headers={"Last-Event-ID": ids[at]}) as stream:
+            rest = expected[at + 1 :]
+            assert [event.data for event in stream.take(len(rest))] == rest
+
+
+def test_a_channel_given_up_meanwhile_is_told_of(tmp_path: Path, redis_server: RedisServer, channel: str) -> None:
+    """Even to a client whose last event, on another of its channels, is the newest that was received at all."""
+    client = redis_server.client()
+    kept, given_up = channel + "kept", channel + "given-up"
+    with Worker(tmp_path, redis_server.url, linger=0.1) as worker, open_stream(worker.url, kept):
+        with open_stream(worker.url, [kept, given_up]) as stream:
+            client.publish(given_up, "1")
+            client.publish(kept, "2")
+            stream.take(2)
+            last = stream.last_event_id
+        wait_until(lambda: client.pubsub_numsub(given_up)[0][1] == 0, "it is given up")
+        client.publish(given_up, "lost")
+        with open_stream(worker.url, [kept, given_up], headers={"Last-Event-ID": last}) as stream:
+            told = stream.next()
+            assert (told.type, json.loads(told.data)["channel"]) == ("gateway.gap", given_up)
+
+
+def test_durable_and_plain_channels_are_replayed_in_the_order_they_came(
+    worker: Worker, redis_server: RedisServer, channel: str
+) -> None:
+    """Else a stream that breaks off during the replay loses what it should have had before its last event."""
+    client = redis_server.client()
+    plain, durable = channel + "plain", channel + "durable"
+    texts = ["1 plain", "2 durable", "3 plain", "4 durable", "5 plain"]
+    with open_stream(worker.url, [plain, durable]) as stream:
+        ids = []
+        for text in texts:
+            if text.endswith("durable"):
+                _durable(worker, durable, text)
+            else:
+                client.publish(plain, text)
+            assert stream.next().data == text
+            ids.append(stream.last_event_id)
+    for at in range(4):
+        with open_stream(worker.url, [plain, durable], headers={"Last-Event-ID": ids[at]}) as stream:
+            assert [event.data for event in stream.take(4 - at)] == texts[at + 1 :]
+    with open_stream(worker.url, [plain, durable], params=[("history", "3")]) as stream:
+        assert [event.data for event in stream.take(5)] == texts
+
+
+def test_a_publishers_id_is_found_as_it_is(worker: Worker, redis_server: RedisServer, channel: str) -> None:
+    client = redis_server.client()
+    own = ["1790000001000-deadbeef", "1790000000500-deadbeef", "again", "x", "again", "y"]
+    with open_stream(worker.url, channel) as stream:
+        for number, id_ in enumerate(own):
+            client.publish(channel, json.dumps({"event": "", "data": str(number), "id": id_}))
+        stream.take(len(own))
+    for id_, rest in ((own[0], "12345"), (own[1], "2345"), ("again", "345")):
+        with open_stream(worker.url, channel, headers={"Last-Event-ID": id_}) as stream:
+            assert [event.data for event in stream.take(len(rest))] == list(rest)
+
+
+def test_a_replay_is_bounded_and_says_so(tmp_path: Path, redis_server: RedisServer, channel: str) -> None:
+    client = redis_server.client()
+    with Worker(tmp_path, redis_server.url, replay_bytes=100_000, durable_events=1000) as worker:
+        with open_stream(worker.url, channel) as stream:
+            client.publish(channel, "first")
+            stream.next()
+            first = stream.last_event_id
+        for number in range(50):
+            client.publish(channel, f"{number}:" + "x" * 10_000)
+        with open_stream(worker.url, channel, headers={"Last-Event-ID": first}) as stream:
+            assert json.loads(stream.next().data)["reason"] == "too_many"
+            numbers = [int(event.data.partition(":")[0]) for event in stream.take(9)]
+            assert numbers == list(range(41, 50))
+        start = _durable(worker, channel + "d", "first")
+        for number in range(50):
+            _durable(worker, channel + "d", f"{number}:" + "x" * 10_000)
+    with (
+        Worker(tmp_path, redis_server.url, replay_bytes=100_000) as fresh,
+        open_stream(fresh.url, channel + "d", headers={"Last-Event-ID": start}) as stream,
+    ):
+        assert json.loads(stream.next().data)["reason"] == "too_many"
+        assert stream.next().data.startswith("41:")
+
+
+def test_reading_much_history_is_done_in_small_answers(
+    tmp_path: Path, redis_server: RedisServer, channel: str
+) -> None:
+    client = redis_server.client()
+    with Worker(tmp_path, redis_server.url, linger=0, replay_bytes=2_000_000) as worker:
+        names = [f"{channel}-{number}" for number in range(12)]
+        ids = [_durable(worker, names[0], "first")]
+        for name in names:
+            for number in range(30):
+                client.fcall("gateway_publish", 1, name, f"{number}:" + "x" * 20_000)
+        client.config_resetstat()
+        with ExitStack() as stack:
+            streams = [
+                stack.enter_context(open_stream(worker.url, names, headers={"Last-Event-ID": ids[0]}))
+                for _ in range(5)
+            ]
+            for stream in streams:
+                assert stream.next().type == "gateway.gap"
+        slowest = [entry for entry in client.slowlog_get(128) if b"EVALSHA" in entry["command"]]
+        assert all(entry["duration"] < 1_000_000 for entry in slowest)
+        assert metric(worker, "history_reads_total") == 1
+        assert metric(worker, "redis_connects_total") == 1
+
+
+def test_a_user_who_may_not_publish_has_streams_that_last(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        server.client().acl_setuser(
+            "gw",
+            enabled=True,
+            passwords=["+pw"],
+            keys=["*"],
+            channels=["*"],
+            categories=["+@all"],
+            commands=["-publish"],
+        )
+        url = server.url.replace("redis://", "redis://gw:pw@")
+        with Worker(tmp_path, url, canary_interval=0.1) as worker, open_stream(worker.url, "a") as stream:
+            worker.wait_for_output("Redis does not allow")
+            server.client().publish("a", "1")
+            assert stream.next().data == "1"
+            assert metric(worker, "redis_connects_total") == 1
+
+
+def test_a_process_that_stood_still_does_not_take_redis_for_dead(tmp_path: Path, redis_server: RedisServer) -> None:
+    with (
+        Worker(tmp_path, redis_server.url, canary_interval=0.1) as worker,
+        open_stream(worker.url, "still") as stream,
+    ):
+        for number in range(3):
+            worker.send_signal(signal.SIGSTOP)
+            redis_server.client().publish("still", str(number))
+            wait_until(lambda: b"T" in Path(f"/proc/{worker.pid}/stat").read_bytes(), "stopped")
+            time.sleep(0.7)  # the fault itself: seven times the canary's interval
+            worker.send_signal(signal.SIGCONT)
+            assert stream.next().data == str(number)
+        assert metric(worker, "redis_connects_total") == 1
+
+
+def test_a_channel_with_both_kinds_is_never_silently_incomplete(
+    tmp_path: Path, redis_server: RedisServer, channel: str
+) -> None:
+    client = redis_server.client()
+    with Worker(tmp_path, redis_server.url, linger=0) as old:
+        with open_stream(old.url, channel) as stream:
+            client.publish(channel, "plain")
+            last = _durable(old, channel, "kept")
+            stream.take(2)
+            wait_until(lambda: client.exists(f"gateway.mixed:{channel}"), "noted")
+        wait_until(lambda: metric(old, "channels") == 0, "given up")
+    client.publish(channel, "plain, unheard")
+    _durable_by_function(redis_server, channel, "kept too")
+    with (
+        Worker(tmp_path, redis_server.url) as fresh,
+        open_stream(fresh.url, channel, headers={"Last-Event-ID": last}) as stream,
+    ):
+        assert json.loads(stream.next().data)["reason"] == "not_kept"
+        assert stream.next().data == "kept too"
+
+
+def _durable_by_function(server: RedisServer, channel: str, message: str) -> None:
+    server.client().fcall("gateway_publish", 1, channel, message)
