@@ -1,0 +1,401 @@
+-- Positions: one clock for durable messages and ticks, a capped Redis Stream for each channel, and what is needed to
+-- tell later whether something is missing. The same text is a Redis Function library and a set of scripts, see
+-- library.py.
+--
+-- Keys, in the gateway's database (CHANNEL includes the prefix):
+--   gateway.positions        hash, all that must be lost together or not at all:
+--                              clock       the newest number issued
+--                              generation  which history the numbers belong to
+--                              owner       run_id:replid of the server that began the generation
+--                              ticked      number of the generation's newest tick, 0: none yet
+--                              ticked_ms   when that was, by the server's clock
+--                              lineage     "generation:end,…", ended generations, oldest first
+--                              n:CHANNEL   position of the channel's newest durable message
+--                              pruned      "generation.number" of the newest message whose n: field was removed
+--                              older       newest number of this generation issued by the previous version, 0: none
+--                              step, cut   when `cut` was computed; all smaller entry ids are older than AGE
+--   gateway.stream:CHANNEL   Redis Stream; entry GENERATION-NUMBER: t tick, p position of the channel's previous
+--                            durable message ('': none known), d message. The previous version's have only d.
+--   gateway.ages             zset: CHANNEL, when its newest durable message came. Losing it is harmless: n: stays.
+--   gateway.checkpoints      zset: entry id, when it was issued. Losing it is harmless: messages are kept for longer.
+--   gateway.clock            the previous version's clock, so that its workers can run beside this one's.
+-- A position is GENERATION.TICK.NUMBER; within a generation the number alone gives the order.
+
+local EVENTS, AGE = @EVENTS@, @AGE_MS@  -- AGE 0: no limit of age
+-- Between checkpoints: what a minute is to a day. Without `math`, which Redis 7.0 doesn't have while a library is loaded.
+local STEP = AGE < 1440 and 1 or (AGE - AGE % 1440) / 1440
+local MARK = '\30gateway:'
+local POSITIONS, CLOCK, AGES, CHECKPOINTS = 'gateway.positions', 'gateway.clock', 'gateway.ages', 'gateway.checkpoints'
+local EPOCH_MS = 1700000000000
+local FIRST_GENERATION = 1e13  -- above every entry id of the previous version, which begins with 13 digits of unix ms
+local ANCESTORS = 64  -- ended generations that are remembered
+local PAGE = 128  -- most entries read from a Redis Stream at once
+
+-- Which server this is. run_id changes at a restart, replid at a promotion and at a restart. INFO server costs 4.4 µs
+-- here and INFO replication 1.7 µs. A library's variable lives as long as the process, and so does run_id: FCALL asks
+-- once. A script's variables end with the call: it asks each time, because the only place that outlives it, a key,
+-- also outlives the server.
+local run_id
+local function identity()
+  if not redis.sha1hex then return 'embedded', 'embedded' end  -- fakeredis, which has no INFO; its keys end with it
+  if not run_id then run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '' end
+  return run_id, string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+end
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function now_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function entry_id(generation, number)
+  return string.format('%.0f-%.0f', generation, number)
+end
+
+local function parse_entry_id(id)
+  local generation, number = string.match(id or '', '^(%d+)-(%d+)$')
+  return tonumber(generation or 0), tonumber(number or 0)
+end
+
+local function parse_position(position)
+  local generation, number = string.match(position or '', '^(%d+)%.%d+%.(%d+)$')
+  return tonumber(generation or 0), tonumber(number or 0)
+end
+
+local function later(generation, number, than_generation, than_number)
+  return generation > than_generation or (generation == than_generation and number > than_number)
+end
+
+-- A script of the previous version continues from `last`: what it has issued is issued. Returns the generation in
+-- `last`, and `birth`.
+local function include_previous_version(state)
+  local clock = redis.call('HMGET', CLOCK, 'last', 'birth')
+  local generation, number = parse_entry_id(clock[1])
+  if generation == state.generation and number > state.clock then state.clock, state.older = number, number end
+  return generation, clock[2]
+end
+
+local function begin_generation(state, owner)
+  local counted = include_previous_version(state)
+  local lineage = {}
+  for ended in string.gmatch(redis.call('HGET', POSITIONS, 'lineage') or '', '[^,]+') do
+    table.insert(lineage, ended)
+  end
+  if state.generation > 0 then
+    table.insert(lineage, string.format('%.0f:%.0f', state.generation, state.clock))
+    if #lineage > ANCESTORS then table.remove(lineage, 1) end
+  end
+  -- Microseconds, because FLUSHALL can come twice in a millisecond; two bits of the owner, because two servers can
+  -- begin in the same microsecond.
+  local us = now_us()
+  local ms = math.floor(us / 1000)
+  local salt = redis.sha1hex and tonumber(string.sub(redis.sha1hex(owner), 1, 1), 16) % 4 or 0
+  local made = (ms - EPOCH_MS) * 4096 + (us - ms * 1000) * 4 + salt
+  state.generation = math.max(made, state.generation + 1, counted + 1, FIRST_GENERATION)
+  state.clock = state.clock + 1
+  state.ticked, state.ticked_ms, state.older = 0, 0, 0
+  redis.call(
+    'HSET', POSITIONS, 'generation', text(state.generation), 'clock', text(state.clock), 'owner', owner, 'ticked', '0',
+    'ticked_ms', '0', 'older', '0', 'lineage', table.concat(lineage, ',')
+  )
+  redis.call('HSET', CLOCK, 'last', entry_id(state.generation, state.clock))
+  -- Workers of the previous version take `birth` for the time since when nothing has been lost.
+  if counted >= FIRST_GENERATION then
+    redis.call('HSET', CLOCK, 'birth', entry_id(state.generation, 0))
+  else
+    redis.call('HSETNX', CLOCK, 'birth', entry_id(ms, 0))
+  end
+end
+
+-- Every function begins here, so that no number and no answer belongs to a history this server doesn't continue.
+-- Returns the state, and the further fields asked for. On a read-only replica, beginning a generation is an error.
+local function begin(...)
+  local started, replid = identity()
+  local owner = started .. ':' .. replid
+  local fields = redis.call(
+    'HMGET', POSITIONS, 'generation', 'clock', 'ticked', 'ticked_ms', 'older', 'owner', ...
+  )
+  local state = {
+    generation = tonumber(fields[1] or 0), clock = tonumber(fields[2] or 0), ticked = tonumber(fields[3] or 0),
+    ticked_ms = tonumber(fields[4] or 0), older = tonumber(fields[5] or 0),
+    identity = string.sub(started, 1, 16) .. ':' .. string.sub(replid, 1, 16),
+  }
+  if fields[6] ~= owner then begin_generation(state, owner) end
+  return state, unpack(fields, 7, 6 + select('#', ...))
+end
+
+-- Counts on; the caller stores the state's clock and older.
+local function issue(state)
+  local _, birth = include_previous_version(state)
+  state.clock = state.clock + 1
+  redis.call('HSET', CLOCK, 'last', entry_id(state.generation, state.clock))
+  if not birth then redis.call('HSET', CLOCK, 'birth', entry_id(math.floor(now_us() / 1000), 0)) end
+end
+
+-- ARGV: the channel for ticks, generation and number of the newest tick heard (0 0: none), least ms between two ticks.
+-- Returns {generation, number of the newest tick, ms to wait before asking again or 0}. A worker that has heard none
+-- doesn't know whether the newest was before or after it subscribed, so it needs one of its own.
+local function tick(keys, args)
+  local channel, spacing = args[1], tonumber(args[4])
+  local seen_generation, seen_tick = tonumber(args[2]), tonumber(args[3])
+  local state = begin()
+  if state.ticked > 0 then
+    local on_its_way = seen_generation ~= state.generation or seen_tick < state.ticked
+    if on_its_way and seen_generation > 0 then return { state.generation, state.ticked, 0 } end
+  end
+  local now = math.floor(now_us() / 1000)
+  local age = now - state.ticked_ms
+  -- An age below zero: the server's clock was set back, and nobody can tell how long ago the last tick was.
+  if state.ticked > 0 and age >= 0 and age < spacing then
+    return { state.generation, state.ticked, math.ceil(spacing - age) }
+  end
+  issue(state)
+  state.ticked = state.clock
+  redis.call(
+    'HSET', POSITIONS, 'clock', text(state.clock), 'older', text(state.older), 'ticked', text(state.ticked),
+    'ticked_ms', text(now)
+  )
+  local lineage = redis.call('HGET', POSITIONS, 'lineage') or ''
+  local payload = string.format('2 %.0f %.0f %s %s', state.generation, state.clock, state.identity, lineage)
+  redis.call('PUBLISH', channel, payload)
+  return { state.generation, state.ticked, 0 }
+end
+
+-- The position that the channel's next message names as its predecessor. The previous version's messages are not in n:,
+-- so while its workers run, or where nothing is known, the Redis Stream is looked at.
+local function predecessor(state, key, known)
+  local known_generation, known_number = parse_position(known)
+  if known and (state.older == 0 or later(known_generation, known_number, state.generation, state.older)) then
+    return known
+  end
+  local top = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
+  local generation, number = parse_entry_id(top and top[1])
+  if known and generation == known_generation and number == known_number then return known end
+  if generation == state.generation then return string.format('%.0f.0.%.0f', generation, number) end
+  -- The newest of the previous version's numbers may have been this channel's, and its message is gone.
+  if known then return string.format('%.0f.0.%.0f', state.generation, state.older) end
+  -- Something came before this generation; what came between that and the next message, nobody knows.
+  return top and string.format('%.0f.0.0', state.generation) or ''
+end
+
+-- Entry ids are not times. The first id in each STEP is remembered with its time; all ids below the newest of those
+-- that are older than AGE are older than AGE.
+local function checkpoint(state, now)
+  redis.call('ZADD', CHECKPOINTS, text(now), entry_id(state.generation, state.clock))
+  local reached = redis.call('ZREVRANGEBYSCORE', CHECKPOINTS, text(now - AGE), '-inf', 'WITHSCORES', 'LIMIT', 0, 1)
+  if reached[1] then redis.call('ZREMRANGEBYSCORE', CHECKPOINTS, '-inf', '(' .. reached[2]) end
+  redis.call('HSET', POSITIONS, 'step', text(math.floor(now / STEP)), 'cut', reached[1] or '')
+  return reached[1]
+end
+
+-- Forget the newest positions of channels whose messages are gone, a few at a time.
+local function prune(now, pruned)
+  local old = redis.call('ZRANGEBYSCORE', AGES, '-inf', text(now - AGE), 'LIMIT', 0, 2)
+  for _, channel in ipairs(old) do
+    if redis.call('EXISTS', 'gateway.stream:' .. channel) == 1 then
+      redis.call('ZADD', AGES, text(now), channel)  -- looked at again later, or it would hide all behind it
+    else
+      local generation, number = parse_position(redis.call('HGET', POSITIONS, 'n:' .. channel))
+      local pruned_generation, pruned_number = string.match(pruned or '', '^(%d+)%.(%d+)$')
+      if later(generation, number, tonumber(pruned_generation or 0), tonumber(pruned_number or 0)) then
+        pruned = string.format('%.0f.%.0f', generation, number)
+        redis.call('HSET', POSITIONS, 'pruned', pruned)
+      end
+      redis.call('HDEL', POSITIONS, 'n:' .. channel)
+      redis.call('ZREM', AGES, channel)
+    end
+  end
+end
+
+-- KEYS: channel. ARGV: message. Returns the message's position.
+local function publish(keys, args)
+  local channel, message = keys[1], args[1]
+  if not channel or not message or #keys ~= 1 or #args ~= 1 then
+    return redis.error_reply('ERR one channel and one message, such as: FCALL gateway_publish 1 news hello')
+  end
+  if string.sub(message, 1, #MARK) == MARK then
+    return redis.error_reply('ERR the message begins with the mark of a durable one')
+  end
+  local key = 'gateway.stream:' .. channel
+  local state, known, pruned, step, cut = begin('n:' .. channel, 'pruned', 'step', 'cut')
+  issue(state)
+  local id = entry_id(state.generation, state.clock)
+  local position = string.format('%.0f.%.0f.%.0f', state.generation, state.ticked, state.clock)
+  local prior = predecessor(state, key, known)
+  local function add()
+    return redis.pcall('XADD', key, 'MAXLEN', '~', EVENTS, id, 't', text(state.ticked), 'p', prior, 'd', message)
+  end
+  local added = add()
+  if type(added) == 'table' and added.err and string.find(added.err, 'equal or smaller', 1, true) then
+    -- A lost history ran ahead of this one (the server's clock was set back as well). It is not this one's past.
+    redis.call('DEL', key)
+    added = add()
+  end
+  if type(added) == 'table' and added.err then return added end
+  redis.call(
+    'HSET', POSITIONS, 'clock', text(state.clock), 'older', text(state.older), 'n:' .. channel, position
+  )
+  redis.call(
+    'PUBLISH', channel, string.format('%s%.0f-%010.0f\n', MARK, state.generation, state.clock) .. message
+  )
+  if AGE > 0 then
+    local now = math.floor(now_us() / 1000)
+    if step ~= text(math.floor(now / STEP)) then cut = checkpoint(state, now) end
+    if cut and cut ~= '' then redis.call('XTRIM', key, 'MINID', '~', cut) end
+    redis.call('PEXPIRE', key, AGE)
+    redis.call('ZADD', AGES, text(now), channel)
+    prune(now, pruned)
+  end
+  return position
+end
+
+-- Reads a channel's Redis Stream from its newest wanted entry backwards, in pages that grow: what is not handed out is
+-- hardly read either. The cursor stands on the entry in `generation`, `number`, `tick`, `prior`, `message`; an entry of
+-- the previous version has the tick 0 and the prior false.
+local function advance(cursor)
+  local entry = cursor.page[cursor.at]
+  if not entry and not cursor.ended then
+    cursor.size = math.min(PAGE, 2 * cursor.size)
+    cursor.page = redis.call('XREVRANGE', cursor.key, cursor.edge, cursor.oldest, 'COUNT', cursor.size)
+    cursor.at, cursor.ended = 1, #cursor.page < cursor.size
+    if not cursor.ended then cursor.edge = '(' .. cursor.page[#cursor.page][1] end
+    entry = cursor.page[1]
+  end
+  if not entry then return false end
+  cursor.at = cursor.at + 1
+  local fields = entry[2]
+  cursor.generation, cursor.number = parse_entry_id(entry[1])
+  cursor.id = entry[1]
+  if fields[1] == 't' then
+    cursor.tick, cursor.prior, cursor.message = fields[2], fields[4], fields[6]
+  else
+    cursor.tick, cursor.prior, cursor.message = '0', false, fields[2]
+  end
+  return true
+end
+
+-- Adds the element at `place` to the heap below it; the newest is on top.
+local function sift(heap, place)
+  local moved = heap[place]
+  while true do
+    local child = 2 * place
+    local left, right = heap[child], heap[child + 1]
+    if not left then break end
+    if right and later(right.generation, right.number, left.generation, left.number) then
+      child, left = child + 1, right
+    end
+    if not later(left.generation, left.number, moved.generation, moved.number) then break end
+    heap[place], place = left, child
+  end
+  heap[place] = moved
+end
+
+-- Collects the newest entries of all cursors, at most `limit` and about `room` bytes of messages (one always fits), in
+-- each cursor's `found`, newest first. A cursor that was not read to its end is `cut`.
+local function collect(cursors, limit, room)
+  local heap = {}
+  for _, cursor in ipairs(cursors) do
+    cursor.page, cursor.at, cursor.size, cursor.found = {}, 1, 1, {}
+    if advance(cursor) then table.insert(heap, cursor) end
+  end
+  for place = math.floor(#heap / 2), 1, -1 do sift(heap, place) end
+  local count = 0
+  while heap[1] do
+    local cursor = heap[1]
+    room = room - #cursor.message
+    if count == limit or (room < 0 and count > 0) then break end
+    count = count + 1
+    table.insert(cursor.found, { cursor.id, cursor.tick, cursor.prior, cursor.message })
+    if not advance(cursor) then
+      heap[1] = heap[#heap]
+      table.remove(heap)
+    end
+    if heap[1] then sift(heap, 1) end
+  end
+  for _, cursor in ipairs(heap) do cursor.cut = true end
+end
+
+-- What was found, oldest first: id, tick, prior, message in turn.
+local function flat(found)
+  local list = {}
+  for place = #found, 1, -1 do
+    local entry = found[place]
+    table.insert(list, entry[1])
+    table.insert(list, entry[2])
+    table.insert(list, entry[3] or '')
+    table.insert(list, entry[4])
+  end
+  return list
+end
+
+-- Whether the entries found are all there ever were in the cursor's range: a chain from its end to its beginning.
+-- `known` is the position of the channel's newest message.
+local function is_whole(state, cursor, lineage, known, pruned)
+  local function after_beginning(generation, number)
+    return later(generation, number, cursor.from_generation, cursor.from_number)
+  end
+  local from_the_first = cursor.from_generation == 0 and cursor.from_number == 0 and lineage == ''
+  if cursor.cut or cursor.to_generation ~= state.generation then return false end
+  if cursor.from_generation ~= state.generation and not from_the_first then return false end
+  local pruned_generation, pruned_number = string.match(pruned or '', '^(%d+)%.(%d+)$')
+  local forgotten = after_beginning(tonumber(pruned_generation or 0), tonumber(pruned_number or 0))
+  if not known then return #cursor.found == 0 and not forgotten end
+
+  local expected = known
+  local known_generation, known_number = parse_position(known)
+  if later(known_generation, known_number, cursor.to_generation, cursor.to_number) then
+    local edge = '(' .. entry_id(cursor.to_generation, cursor.to_number)
+    local following = redis.call('XRANGE', cursor.key, edge, '+', 'COUNT', 1)[1]
+    expected = following and following[2][1] == 't' and following[2][4]
+  end
+  for _, entry in ipairs(cursor.found) do
+    local generation, number = string.match(entry[1], '^(%d+)-(%d+)$')
+    if expected ~= generation .. '.' .. entry[2] .. '.' .. number then return false end
+    expected = entry[3]
+  end
+  if not expected then return false end
+  if expected == '' then return not forgotten end
+  return not after_beginning(parse_position(expected))
+end
+
+-- KEYS: channels. ARGV: limit of events, limit of bytes, then for each channel the generation and number after which it
+-- begins (0 0: from the first) and the generation and number with which it ends. The limits are for the whole answer,
+-- of which the newest are kept. Returns {generation, lineage, for each channel {1 if whole, entries as in `flat`}}.
+local function read(keys, args)
+  local state, pruned = begin('pruned')
+  local lineage = redis.call('HGET', POSITIONS, 'lineage')
+  local cursors = {}
+  for place, channel in ipairs(keys) do
+    local at = 4 * place - 1
+    local cursor = {
+      key = 'gateway.stream:' .. channel,
+      from_generation = tonumber(args[at]), from_number = tonumber(args[at + 1]),
+      to_generation = tonumber(args[at + 2]), to_number = tonumber(args[at + 3]),
+    }
+    cursor.oldest = '(' .. entry_id(cursor.from_generation, cursor.from_number)
+    cursor.edge = entry_id(cursor.to_generation, cursor.to_number)
+    table.insert(cursors, cursor)
+  end
+  collect(cursors, tonumber(args[1]), tonumber(args[2]))
+  local answer = { state.generation, lineage }
+  for place, channel in ipairs(keys) do
+    local known = redis.call('HGET', POSITIONS, 'n:' .. channel)
+    local whole = is_whole(state, cursors[place], lineage, known, pruned)
+    table.insert(answer, { whole and 1 or 0, flat(cursors[place].found) })
+  end
+  return answer
+end
+
+-- KEYS: channel. ARGV: how many, generation and number of the newest wanted (0 0: no limit), limit of bytes.
+-- Returns entries as in `flat`.
+local function last(keys, args)
+  begin()
+  local generation, number = tonumber(args[2]), tonumber(args[3])
+  local edge = generation == 0 and number == 0 and '+' or entry_id(generation, number)
+  local cursor = { key = 'gateway.stream:' .. keys[1], edge = edge, oldest = '-' }
+  collect({ cursor }, tonumber(args[1]), tonumber(args[4]))
+  return flat(cursor.found)
+end

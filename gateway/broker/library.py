@@ -1,0 +1,229 @@
+"""Positions in Redis: ticks, durable messages, and reading those back."""
+
+import logging
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple, cast
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 2
+_NAME = re.compile(r"gateway_([0-9]+)")
+_PREVIOUS = "gateway"
+"""The library's name before names had versions. Both have gateway_publish, so Redis refuses the second of them."""
+
+_SCAN = 1000
+"""Fields looked at per step of HSCAN: below a millisecond of Redis' time."""
+
+
+class Place(NamedTuple):
+    """Where a range begins or ends: numbers order what happens within a generation. 0, 0 is before everything."""
+
+    generation: int
+    number: int
+
+
+BEGINNING = Place(0, 0)
+
+
+class Position(NamedTuple):
+    """Of a durable message: its generation, the newest tick before it (0: none in this generation), its number."""
+
+    generation: int
+    tick: int
+    number: int
+
+    @property
+    def place(self) -> Place:
+        return Place(self.generation, self.number)
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.tick}.{self.number}"
+
+
+class Kept(NamedTuple):
+    """A durable message as Redis keeps it.
+
+    `prior` is the position of the channel's previous durable message. None: none is known, or this is a message of
+    the previous version of the gateway, whose position has the tick 0. The number 0 stands for "something before
+    this generation".
+    """
+
+    position: Position
+    prior: Position | None
+    message: bytes
+
+
+class TickReply(NamedTuple):
+    """The generation, and the number of its newest tick; 0 if there is none yet.
+
+    `wait_ms` is 0 if the tick that is needed is on its way; otherwise how many ms to wait before asking again.
+    """
+
+    generation: int
+    number: int
+    wait_ms: int
+
+
+class Range(NamedTuple):
+    """What is wanted of a channel: after `after`, up to and including `until`."""
+
+    channel: str
+    after: Place
+    until: Place
+
+
+class Found(NamedTuple):
+    """A channel's messages in a range, oldest first, and whether they are all there ever were."""
+
+    whole: bool
+    messages: list[Kept]
+
+
+class Reading(NamedTuple):
+    """What was found in each range, and the history it belongs to.
+
+    `lineage` names the ended generations, oldest first, each with the last number that belongs to this history.
+    """
+
+    generation: int
+    lineage: list[Place]
+    found: list[Found]
+
+
+class Library:
+    """The functions of library.lua, called as scripts: those work on every Redis from 6.2 on.
+
+    Where Redis has Functions (7.0), the same text is loaded as one: `redis-cli FCALL gateway_publish 1 news hello`.
+    Channels are Redis' own names, with the prefix. All methods except `install` raise redis.exceptions.RedisError
+    when Redis can't be reached or refuses (out of memory, read-only replica, too few replicas, ACL).
+
+    Args:
+        redis: a client of the gateway's database that doesn't decode responses.
+        settings: how much is kept.
+    """
+
+    def __init__(self, redis: Redis, settings: Settings) -> None:
+        self._redis = redis
+        source = files(__package__).joinpath("library.lua").read_text()
+        source = source.replace("@EVENTS@", str(settings.durable_events))
+        self._source = source.replace("@AGE_MS@", str(int(settings.durable_age * 1000)))
+        self._tick = self._script("tick")
+        self._publish = self._script("publish")
+        self._read = self._script("read")
+        self._last = self._script("last")
+
+    def _script(self, name: str) -> Any:
+        return self._redis.register_script(f"{self._source}\nreturn {name}(KEYS, ARGV)")
+
+    async def tick(self, channel: str, seen: Place, spacing_ms: int) -> TickReply:
+        """Have Redis publish a tick, unless one that the caller hasn't heard is on its way.
+
+        Args:
+            channel: where ticks are published.
+            seen: the newest tick heard on the present connection; BEGINNING if none.
+            spacing_ms: least time between two ticks.
+        """
+        return TickReply(*await self._tick(keys=[], args=[channel, *seen, spacing_ms]))
+
+    async def publish(self, channel: str, message: bytes) -> str:
+        """Publish a message that is kept.
+
+        Returns:
+            Its position, "generation.tick.number".
+        """
+        position: bytes = await self._publish(keys=[channel], args=[message])
+        return position.decode()
+
+    async def read(self, ranges: Sequence[Range], max_events: int, max_bytes: int) -> Reading:
+        """Durable messages in ranges of several channels.
+
+        Args:
+            ranges: of which channels, from where to where.
+            max_events: limit for all of them together; the newest are kept.
+            max_bytes: limit of their messages' size, likewise; one message always fits.
+        """
+        limits = [place for range_ in ranges for place in (*range_.after, *range_.until)]
+        channels = [range_.channel for range_ in ranges]
+        generation, lineage, *found = await self._read(keys=channels, args=[max_events, max_bytes, *limits])
+        return Reading(generation, _lineage(lineage), [Found(bool(whole), _kept(list_)) for whole, list_ in found])
+
+    async def last(self, channel: str, count: int, until: Place, max_bytes: int) -> list[Kept]:
+        """The newest durable messages of a channel, oldest first.
+
+        Args:
+            channel: of which.
+            count: how many at most.
+            until: not newer than this; BEGINNING: no limit.
+            max_bytes: limit of the messages' size; one always fits.
+        """
+        return _kept(await self._last(keys=[channel], args=[count, *until, max_bytes]))
+
+    async def channels(self, glob: str) -> list[bytes]:
+        """Channels with durable messages whose name matches a Redis glob, in no order."""
+        names: set[bytes] = set()
+        cursor = 0
+        while True:
+            step = self._redis.hscan("gateway.positions", cursor, f"n:{glob}", _SCAN)
+            cursor, fields = cast("tuple[int, dict[bytes, bytes]]", await cast("Any", step))
+            names.update(name.removeprefix(b"n:") for name in fields)
+            if not cursor:
+                return list(names)
+
+    async def install(self) -> bool:
+        """Load the functions for FCALL, unless a newer version's are there, in place of an older version's.
+
+        Returns:
+            False where Redis has none, or doesn't let us.
+
+        Raises:
+            redis.exceptions.RedisError: Redis can't be reached.
+        """
+        library = (
+            f"#!lua name=gateway_{_VERSION}\n{self._source}\nredis.register_function('gateway_publish', publish)\n"
+        )
+        try:
+            loaded = await self._versions()
+            if max(loaded, default=0) > _VERSION:
+                return True
+            async with self._redis.pipeline(transaction=True) as transaction:
+                # Together, so that nobody finds FCALL missing in between.
+                for name in (_PREVIOUS, *(f"gateway_{version}" for version in loaded if version < _VERSION)):
+                    transaction.function_delete(name)
+                transaction.function_load(library, replace=True)
+                *_, answer = await transaction.execute(raise_on_error=False)
+        except ResponseError as error:
+            answer = error
+        if isinstance(answer, ResponseError):
+            logger.info("no FCALL gateway_publish: Redis answered %r", str(answer))
+            return False
+        return True
+
+    async def _versions(self) -> list[int]:
+        libraries = await cast("Any", self._redis.function_list("gateway_*"))
+        names = [library[library.index(b"library_name") + 1].decode() for library in libraries]
+        return [int(match[1]) for match in map(_NAME.fullmatch, names) if match]
+
+
+def _lineage(text: bytes) -> list[Place]:
+    ended = (item.partition(":") for item in text.decode().split(",") if item)
+    return [Place(int(generation), int(number)) for generation, _, number in ended]
+
+
+def _position(text: bytes) -> Position | None:
+    return Position(*map(int, text.split(b"."))) if text else None
+
+
+def _kept(entries: Sequence[bytes]) -> list[Kept]:
+    kept = []
+    for place in range(0, len(entries), 4):
+        id_, tick, prior, message = entries[place : place + 4]
+        generation, number = id_.split(b"-")
+        kept.append(Kept(Position(int(generation), int(tick), int(number)), _position(prior), message))
+    return kept
