@@ -22,7 +22,7 @@
 -- A position is GENERATION.TICK.NUMBER; within a generation the number alone gives the order.
 
 local EVENTS, AGE = @EVENTS@, @AGE_MS@  -- AGE 0: no limit of age
--- Between checkpoints: what a minute is to a day. Without `math`, which Redis 7.0 doesn't have while a library is loaded.
+-- Between checkpoints: what a minute is to a day. Redis 7.0 has no `math` while a library is being loaded.
 local STEP = AGE < 1440 and 1 or (AGE - AGE % 1440) / 1440
 local MARK = '\30gateway:'
 local POSITIONS, CLOCK, AGES, CHECKPOINTS = 'gateway.positions', 'gateway.clock', 'gateway.ages', 'gateway.checkpoints'
@@ -253,27 +253,29 @@ local function publish(keys, args)
 end
 
 -- Reads a channel's Redis Stream from its newest wanted entry backwards, in pages that grow: what is not handed out is
--- hardly read either. The cursor stands on the entry in `generation`, `number`, `tick`, `prior`, `message`; an entry of
--- the previous version has the tick 0 and the prior false.
+-- hardly read either. Afterwards the cursor stands on `entry`, with its tick, prior and message. Returns false at the
+-- end.
 local function advance(cursor)
   local entry = cursor.page[cursor.at]
   if not entry and not cursor.ended then
     cursor.size = math.min(PAGE, 2 * cursor.size)
     cursor.page = redis.call('XREVRANGE', cursor.key, cursor.edge, cursor.oldest, 'COUNT', cursor.size)
     cursor.at, cursor.ended = 1, #cursor.page < cursor.size
-    if not cursor.ended then cursor.edge = '(' .. cursor.page[#cursor.page][1] end
+    if not cursor.ended then cursor.edge = '(' .. cursor.page[cursor.size][1] end
     entry = cursor.page[1]
   end
   if not entry then return false end
   cursor.at = cursor.at + 1
-  local fields = entry[2]
-  cursor.generation, cursor.number = parse_entry_id(entry[1])
-  cursor.id = entry[1]
+  local id, fields = entry[1], entry[2]
+  local dash = string.find(id, '-', 1, true)
+  local generation, number = string.sub(id, 1, dash - 1), string.sub(id, dash + 1)
+  cursor.entry, cursor.generation, cursor.number = entry, tonumber(generation), tonumber(number)
   if fields[1] == 't' then
-    cursor.tick, cursor.prior, cursor.message = fields[2], fields[4], fields[6]
+    entry.prior, entry.message, entry.tick = fields[4], fields[6], fields[2]
   else
-    cursor.tick, cursor.prior, cursor.message = '0', false, fields[2]
+    entry.prior, entry.message, entry.tick = false, fields[2], '0'  -- of the previous version
   end
+  entry.position = generation .. '.' .. entry.tick .. '.' .. number
   return true
 end
 
@@ -305,10 +307,10 @@ local function collect(cursors, limit, room)
   local count = 0
   while heap[1] do
     local cursor = heap[1]
-    room = room - #cursor.message
+    room = room - #cursor.entry.message
     if count == limit or (room < 0 and count > 0) then break end
     count = count + 1
-    table.insert(cursor.found, { cursor.id, cursor.tick, cursor.prior, cursor.message })
+    cursor.found[#cursor.found + 1] = cursor.entry
     if not advance(cursor) then
       heap[1] = heap[#heap]
       table.remove(heap)
@@ -322,11 +324,9 @@ end
 local function flat(found)
   local list = {}
   for place = #found, 1, -1 do
-    local entry = found[place]
-    table.insert(list, entry[1])
-    table.insert(list, entry[2])
-    table.insert(list, entry[3] or '')
-    table.insert(list, entry[4])
+    local entry, size = found[place], #list
+    list[size + 1], list[size + 2] = entry[1], entry.tick
+    list[size + 3], list[size + 4] = entry.prior or '', entry.message
   end
   return list
 end
@@ -352,9 +352,8 @@ local function is_whole(state, cursor, lineage, known, pruned)
     expected = following and following[2][1] == 't' and following[2][4]
   end
   for _, entry in ipairs(cursor.found) do
-    local generation, number = string.match(entry[1], '^(%d+)-(%d+)$')
-    if expected ~= generation .. '.' .. entry[2] .. '.' .. number then return false end
-    expected = entry[3]
+    if expected ~= entry.position then return false end
+    expected = entry.prior
   end
   if not expected then return false end
   if expected == '' then return not forgotten end

@@ -207,7 +207,9 @@ class Library:
 
     async def _versions(self) -> list[int]:
         libraries = await cast("Any", self._redis.function_list("gateway_*"))
-        names = [library[library.index(b"library_name") + 1].decode() for library in libraries]
+        # A dictionary with RESP3, its items in a row with RESP2.
+        described = [it if isinstance(it, dict) else dict(zip(it[::2], it[1::2], strict=True)) for it in libraries]
+        names = [it[b"library_name"].decode() for it in described]
         return [int(match[1]) for match in map(_NAME.fullmatch, names) if match]
 
 
