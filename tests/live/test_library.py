@@ -1,6 +1,7 @@
 """Positions in Redis: the numbers, the history they belong to, and when Redis may say that nothing is missing."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.anyio
 TICKS = "gateway.ticks"
 POSITIONS = "gateway.positions"
 AGE_MS = 86_400_000
+SEEDS = 12
 SETTINGS = Settings(durable_age=AGE_MS / 1000)
 
 # What counts, stores and publishes in the script of the version before positions.
@@ -252,6 +254,16 @@ async def test_a_redis_stream_ahead_of_the_generation_is_replaced(store: Store) 
     assert not await store.whole("news", BEGINNING, position.place)
 
 
+async def test_a_foreign_key_in_the_way_is_reported(store: Store) -> None:
+    await store.redis.set("gateway.stream:news", "mine")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await store.publish("news")
+    assert await store.redis.get("gateway.stream:news") == b"mine"
+    await store.redis.delete("gateway.stream:news")
+    position = await store.publish("news")
+    assert await store.whole("news", BEGINNING, position.place)
+
+
 async def test_a_restart_and_a_rollback(tmp_path: Path) -> None:
     with RedisServer(tmp_path) as server:
         store = Store(server.url)
@@ -274,7 +286,7 @@ async def test_a_restart_and_a_rollback(tmp_path: Path) -> None:
 
 async def test_a_promoted_replica_continues_the_history(tmp_path: Path) -> None:
     with (
-        RedisServer(tmp_path) as primary,
+        RedisServer(tmp_path, "--repl-diskless-sync-delay", "0") as primary,
         RedisServer(tmp_path, "--replicaof", "127.0.0.1", str(primary.port)) as replica,
     ):
         first, second = Store(primary.url), Store(replica.url)
@@ -376,6 +388,84 @@ async def test_events_above_the_limit_are_trimmed(url: str, store: Store) -> Non
     assert not await small.whole("news", BEGINNING, places[-1])
     assert await small.whole("news", places[-11], places[-1])
     await small.redis.aclose()
+
+
+class Schedule:
+    """Two channels and what can happen to them, in random order; what Redis calls whole is checked."""
+
+    def __init__(self, store: Store, seed: int) -> None:
+        self.store = store
+        self.rng = random.Random(seed)
+        self.claims = 0
+        self._published: dict[str, list[Place]] = {"a": [], "b": []}
+        self._counted: list[Place] = []  # messages of the present version
+        self._ticks: list[Place] = []
+        self._evicted = False
+        self._actions = {
+            self.publish: 30, self.tick: 15, self.read: 40, self.delete_message: 4, self.trim: 3,
+            self.delete_stream: 3, self.end_generation: 2, self.evict_positions: 1, self.prune: 2,
+            self.publish_previous: 4,
+        }  # fmt: skip
+
+    async def play(self, steps: int) -> None:
+        await self.tick("a")
+        for channel in self._published:
+            await self.publish(channel)
+        for _ in range(steps):
+            (action,) = self.rng.choices([*self._actions], [*self._actions.values()])
+            await action(self.rng.choice("ab"))
+
+    async def publish(self, channel: str) -> None:
+        self._counted.append((await self.store.publish(channel)).place)
+        self._published[channel].append(self._counted[-1])
+
+    async def publish_previous(self, channel: str) -> None:
+        # On a channel that this version doesn't know, a lost message of the previous version leaves no trace.
+        if await self.store.field(f"n:{channel}"):
+            self._published[channel].append(await self.store.publish_previous(channel))
+
+    async def tick(self, _: str) -> None:
+        self._ticks.append(await self.store.tick())
+
+    async def read(self, channel: str) -> None:
+        after = self.rng.choice([BEGINNING, *self._ticks[-4:], *self._published[channel][-4:]])
+        last = self.rng.choice(self._ticks[-4:])
+        found = await self.store.find(channel, after, last)
+        if found.whole and not (self._evicted and after == BEGINNING):
+            expected = [place for place in self._published[channel] if after < place <= last]
+            assert [kept.position.place for kept in found.messages] == expected
+            self.claims += 1
+
+    async def delete_message(self, channel: str) -> None:
+        # Not of the previous version: what follows doesn't always name it.
+        name = entry_id(self.rng.choice(self._counted[-4:]))
+        await cast("Any", self.store.redis.xdel(f"gateway.stream:{channel}", name))
+
+    async def trim(self, channel: str) -> None:
+        left = self.rng.randrange(4)
+        await cast("Any", self.store.redis.xtrim(f"gateway.stream:{channel}", maxlen=left, approximate=False))
+
+    async def delete_stream(self, channel: str) -> None:
+        await self.store.redis.delete(f"gateway.stream:{channel}")
+
+    async def end_generation(self, _: str) -> None:
+        await self.store.set_field("owner", str(self.rng.random()))
+
+    async def evict_positions(self, _: str) -> None:
+        await self.store.redis.delete(POSITIONS)
+        self._evicted = True
+
+    async def prune(self, channel: str) -> None:
+        await self.delete_stream(channel)
+        await self.store.redis.zadd("gateway.ages", {channel: 1})
+        await self.publish("b" if channel == "a" else "a")
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+async def test_whole_never_hides_a_loss(store: Store, seed: int) -> None:
+    schedule = Schedule(store, seed)
+    await schedule.play(150)
+    assert schedule.claims
 
 
 # ---- limits
@@ -538,6 +628,15 @@ async def test_a_lost_message_of_the_previous_version_is_noticed(store: Store, l
         await cast("Any", store.redis.xdel("gateway.stream:news", entry_id(old)))
     assert not await store.whole("news", first.place, last.place)
     assert await store.whole("news", old, last.place)
+
+
+async def test_a_lost_message_of_the_previous_version_is_noticed_before_the_next_one(store: Store) -> None:
+    first = await store.publish("news")
+    old = await store.publish_previous("news")
+    await store.redis.delete("gateway.stream:news")
+    ended = await store.tick()
+    assert not await store.whole("news", first.place, ended)
+    assert await store.whole("news", old, ended)
 
 
 async def test_the_previous_version_does_not_break_other_channels(store: Store) -> None:
