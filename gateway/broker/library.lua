@@ -65,6 +65,11 @@ local function parse_position(position)
   return tonumber(generation or 0), tonumber(number or 0)
 end
 
+local function parse_pruned(pruned)
+  local generation, number = string.match(pruned or '', '^(%d+)%.(%d+)$')
+  return tonumber(generation or 0), tonumber(number or 0)
+end
+
 local function later(generation, number, than_generation, than_number)
   return generation > than_generation or (generation == than_generation and number > than_number)
 end
@@ -174,8 +179,10 @@ local function predecessor(state, key, known)
   local top = redis.call('XREVRANGE', key, '+', '-', 'COUNT', 1)[1]
   local generation, number = parse_entry_id(top and top[1])
   if known and generation == known_generation and number == known_number then return known end
-  if generation == state.generation then return string.format('%.0f.0.%.0f', generation, number) end
-  -- The newest of the previous version's numbers may have been this channel's, and its message is gone.
+  if generation == state.generation and later(generation, number, known_generation, known_number) then
+    return string.format('%.0f.0.%.0f', generation, number)
+  end
+  -- The newest known is gone, and so may be one of the previous version: its newest number may be this channel's.
   if known then return string.format('%.0f.0.%.0f', state.generation, state.older) end
   -- Something came before this generation; what came between that and the next message, nobody knows.
   return top and string.format('%.0f.0.0', state.generation) or ''
@@ -191,16 +198,19 @@ local function checkpoint(state, now)
   return reached[1]
 end
 
--- Forget the newest positions of channels whose messages are gone, a few at a time.
-local function prune(now, pruned)
+-- Forget the newest positions of channels whose messages are gone, a few at a time. The newest message of such a
+-- channel may have been the previous version's.
+local function prune(state, now, pruned)
   local old = redis.call('ZRANGEBYSCORE', AGES, '-inf', text(now - AGE), 'LIMIT', 0, 2)
   for _, channel in ipairs(old) do
     if redis.call('EXISTS', 'gateway.stream:' .. channel) == 1 then
       redis.call('ZADD', AGES, text(now), channel)  -- looked at again later, or it would hide all behind it
     else
       local generation, number = parse_position(redis.call('HGET', POSITIONS, 'n:' .. channel))
-      local pruned_generation, pruned_number = string.match(pruned or '', '^(%d+)%.(%d+)$')
-      if later(generation, number, tonumber(pruned_generation or 0), tonumber(pruned_number or 0)) then
+      if state.older > 0 and later(state.generation, state.older, generation, number) then
+        generation, number = state.generation, state.older
+      end
+      if later(generation, number, parse_pruned(pruned)) then
         pruned = string.format('%.0f.%.0f', generation, number)
         redis.call('HSET', POSITIONS, 'pruned', pruned)
       end
@@ -225,16 +235,16 @@ local function publish(keys, args)
   local id = entry_id(state.generation, state.clock)
   local position = string.format('%.0f.%.0f.%.0f', state.generation, state.ticked, state.clock)
   local prior = predecessor(state, key, known)
-  local function add()
-    return redis.pcall('XADD', key, 'MAXLEN', '~', EVENTS, id, 't', text(state.ticked), 'p', prior, 'd', message)
+  local function add(call)
+    return call('XADD', key, 'MAXLEN', '~', EVENTS, id, 't', text(state.ticked), 'p', prior, 'd', message)
   end
-  local added = add()
-  if type(added) == 'table' and added.err and string.find(added.err, 'equal or smaller', 1, true) then
-    -- A lost history ran ahead of this one (the server's clock was set back as well). It is not this one's past.
-    redis.call('DEL', key)
-    added = add()
+  local added = add(redis.pcall)
+  if type(added) == 'table' and added.err then
+    -- A lost history may have run ahead of this one (the server's clock was set back as well). It is not this one's
+    -- past. Any other error comes again, and reaches the caller.
+    if string.find(tostring(added.err), 'equal or smaller', 1, true) then redis.call('DEL', key) end
+    add(redis.call)
   end
-  if type(added) == 'table' and added.err then return added end
   redis.call(
     'HSET', POSITIONS, 'clock', text(state.clock), 'older', text(state.older), 'n:' .. channel, position
   )
@@ -247,7 +257,7 @@ local function publish(keys, args)
     if cut and cut ~= '' then redis.call('XTRIM', key, 'MINID', '~', cut) end
     redis.call('PEXPIRE', key, AGE)
     redis.call('ZADD', AGES, text(now), channel)
-    prune(now, pruned)
+    prune(state, now, pruned)
   end
   return position
 end
@@ -325,7 +335,8 @@ local function flat(found)
   local list = {}
   for place = #found, 1, -1 do
     local entry, size = found[place], #list
-    list[size + 1], list[size + 2], list[size + 3], list[size + 4] = entry[1], entry.tick, entry.prior or '', entry.message
+    list[size + 1], list[size + 2] = entry[1], entry.tick
+    list[size + 3], list[size + 4] = entry.prior or '', entry.message
   end
   return list
 end
@@ -339,12 +350,15 @@ local function is_whole(state, cursor, lineage, known, pruned)
   local from_the_first = cursor.from_generation == 0 and cursor.from_number == 0 and lineage == ''
   if cursor.cut or cursor.to_generation ~= state.generation then return false end
   if cursor.from_generation ~= state.generation and not from_the_first then return false end
-  local pruned_generation, pruned_number = string.match(pruned or '', '^(%d+)%.(%d+)$')
-  local forgotten = after_beginning(tonumber(pruned_generation or 0), tonumber(pruned_number or 0))
+  local forgotten = after_beginning(parse_pruned(pruned))
   if not known then return #cursor.found == 0 and not forgotten end
+  local known_generation, known_number = parse_position(known)
+  if #cursor.found == 0 and after_beginning(state.generation, state.older) then
+    -- One of the previous version, which `known` leaves out, would be found, unless all of them are gone.
+    if redis.call('XLEN', cursor.key) == 0 then return false end
+  end
 
   local expected = known
-  local known_generation, known_number = parse_position(known)
   if later(known_generation, known_number, cursor.to_generation, cursor.to_number) then
     local edge = '(' .. entry_id(cursor.to_generation, cursor.to_number)
     local following = redis.call('XRANGE', cursor.key, edge, '+', 'COUNT', 1)[1]
