@@ -212,6 +212,7 @@ class Worker:
                 return
             self._wants_tick = False
             verifying = [self._verifying.popleft() for _ in range(len(self._verifying))]
+            asked: tuple[int, int] | None = None
             while True:
                 era = listening.era
                 force = era is None or bool(verifying)
@@ -221,13 +222,14 @@ class Worker:
                     yield Wait(lost)
                     return
                 try:
-                    reply = connection.server.tick(None if force else era)
+                    reply = connection.server.tick(asked or (None if force else era))
                 except Refused:
                     for each in verifying:
                         each.done = True
                     yield from self._without_ticks(lost)
                     break
                 if reply.wait:
+                    asked = reply.generation, reply.number
                     again = self.world.time + reply.wait
                     yield Wait(lambda at=again: lost() or self.world.time >= at)  # type: ignore[misc]
                     continue
