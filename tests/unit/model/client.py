@@ -168,7 +168,9 @@ class Client:
         """What comes now is behind the gaps."""
         for told in [each for each in self._open_gaps if each.topic in topics]:
             self._open_gaps.remove(told)
-            end = until.positions[told.topic] if until is not None else max(self._at.get(told.topic, LAST), told.start)
+            end = (
+                until.positions[told.topic] if until is not None else max(self._at.get(told.topic, LAST), told.start)
+            )
             self.told.append(told._replace(end=end))
 
     def _truth(self, topic: str) -> Position:

@@ -61,7 +61,9 @@ class Past:
             self._worker.processes.start(self._answer(topic, hole, asked))
         return asked
 
-    def entries(self, topic: Topic, after: Position, until: Position) -> Generator[Wait, bool, tuple[list[Entry], bool]]:
+    def entries(
+        self, topic: Topic, after: Position, until: Position
+    ) -> Generator[Wait, bool, tuple[list[Entry], bool]]:
         """Durable messages that Redis keeps, and whether they are complete.
 
         Raises:
@@ -131,10 +133,19 @@ class Past:
         known = {peer: load_ranges(answer) for peer, answer in answers.items()}
         by_name = {peer.peers.name: peer for peer in known}
         useful = {peer.peers.name: of for peer, of in known.items() if of is not None}
-        told = []
-        for name in _enough(question, useful):
-            answers = yield from self._ask_all(events, by_name[name])
-            told += [load_known(answer) for answer in answers.values() if answer is not None]
+        told: list[Known] = []
+        for _ in range(3):
+            failed = []
+            for name in _enough(question, useful):
+                answers = yield from self._ask_all(events, by_name[name])
+                given = [load_known(answer) for answer in answers.values() if answer is not None]
+                told += given
+                if not given:
+                    failed.append(name)
+            if not failed:
+                break
+            for name in failed:
+                del useful[name]
         return told
 
     def _witnessed(self, hole: Hole) -> Generator[Wait, bool, bool]:

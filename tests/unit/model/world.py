@@ -35,9 +35,7 @@ class World:
         self.kind = kind
         self.stormy = kind not in ("calm", "cuts")
         self.counters = Counters(rng, spacing)
-        self.settings = Settings(
-            history_events=events, ping_interval=0, max_age=0, linger=linger, history_age=1e9
-        )
+        self.settings = Settings(history_events=events, ping_interval=0, max_age=0, linger=linger, history_age=1e9)
         self.old: Server | None = None
         self.primary = Server(self.counters, Data())
         self.saved = Data()
@@ -73,7 +71,9 @@ class World:
 
     # -- what happens
 
-    def publish(self, channel: str, durable: bool, own: bool = False, garbage: bool = False, old: bool = False) -> None:
+    def publish(
+        self, channel: str, durable: bool, own: bool = False, garbage: bool = False, old: bool = False
+    ) -> None:
         server = self.old if old and self.old is not None else self.primary
         plain = not durable
         own_id = f"own-{len(self.counters.log)}" if own and plain else None
