@@ -146,8 +146,11 @@ class Client:
         logged = self._log[number]
         self.heard.append(Heard(number, place))
         if not logged.durable:
-            # Known plain messages lie in no hole.
-            self._close_gaps([t for t in self.topics if t in logged.positions], logged)
+            # Known plain messages lie in no hole of the topic that delivers them.
+            at = [t for t in self.topics if t in logged.positions]
+            if place is not None and counted:
+                at = [t for t in at if place.at(TOPICS[t]) >= logged.positions[t]]
+            self._close_gaps(at, logged)
         if place is not None and counted:
             self._go_to(place)
         else:

@@ -39,7 +39,7 @@ class Schedule:
         client = rng.choice(world.clients)
         if roll < 0.3:
             channel = rng.choice(CHANNELS)
-            durable = channel in DECLARED and rng.random() < 0.9 or rng.random() < 0.25
+            durable = (channel in DECLARED and rng.random() < 0.9) or rng.random() < 0.25
             world.publish(channel, durable, rng.random() < 0.1, rng.random() < 0.05, rng.random() < 0.4)
         elif roll < 0.32:
             world.tick(old=rng.random() < 0.3, force=rng.random() < 0.3)

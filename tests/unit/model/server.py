@@ -153,9 +153,8 @@ class Server:
         """
         self._begin()
         data, now = self.data, self.counters.now
-        if data.ticked and seen is not None and seen != (data.generation, data.ticked):
-            if seen[0] != data.generation or seen[1] < data.ticked:
-                return Issued(data.generation, data.ticked, 0)
+        if data.ticked and seen is not None and (seen[0] != data.generation or seen[1] < data.ticked):
+            return Issued(data.generation, data.ticked, 0)
         age = now - data.ticked_at
         if data.ticked and age < self.counters.spacing:
             return Issued(data.generation, data.ticked, self.counters.spacing - age)

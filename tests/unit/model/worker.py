@@ -414,7 +414,8 @@ class Worker:
     def position(self, name: str) -> Position:
         """Where it is on a topic."""
         topic = self.topics.find(name, name in PATTERNS)
-        assert topic is not None and self.listening.era is not None
+        assert topic is not None
+        assert self.listening.era is not None
         return topic.position(self.listening.era)
 
     def server(self) -> Server:

@@ -209,7 +209,9 @@ class World:
         kept = {int(body) for entries in self.primary.data.streams.values() for _, _, body in entries}
         lineage = self.primary.lineage()
         for index, client in enumerate(self.clients):
-            assert client.live and not client.ended and client.subscriber is not None, "a stream that has ended"
+            assert client.subscriber is not None
+            assert client.live, "a stream that has ended"
+            assert not client.ended, "a client that hasn't come back"
             assert client.subscriber.send == client.feed, ("a stream that never begins", client)
             assert self.stormy or not client.told, ("a gap told where nothing broke", client, client.told)
             astray = _check_each_once(client, log, self.stormy)
