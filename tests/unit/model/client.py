@@ -65,6 +65,9 @@ class Client:
         heard: the events it has had.
         told: the gaps it has been told of.
         ended: its stream has been ended cleanly.
+        uncounted: where it really is, for each `gateway.open` to come that doesn't say it.
+        newest_generation: that it has seen.
+        went_back: it has been on a replaced master after having been on the new one.
     """
 
     def __init__(self, topics: Sequence[str], log: Sequence[Logged]) -> None:
@@ -78,7 +81,9 @@ class Client:
         self.heard: list[Heard] = []
         self.told: list[Told] = []
         self.ended = False
-        self.opened = 0
+        self.newest_generation = 0
+        self.uncounted: deque[dict[str, Position]] = deque()
+        self.went_back = False
         self._log = log
         self._at: dict[str, Position] = {}
         self._open_gaps: list[Told] = []
@@ -104,11 +109,15 @@ class Client:
         elif frame.type == "gateway.open":
             assert place is not None, "gateway.open without a position"
             if frame.id != NOWHERE:
+                self.newest_generation = max(self.newest_generation, place.generation)
+                if place.generation < self.newest_generation:
+                    self.went_back = True
                 self._go_to(place)
+            else:
+                self._at = self.uncounted.popleft()
             self._close_gaps(self.topics)
             for topic in self.topics:
-                self.since.setdefault(topic, self._at[topic] if frame.id != NOWHERE else self._truth(topic))
-            self.opened += 1
+                self.since.setdefault(topic, self._at[topic])
         elif frame.type == "gateway.closing":
             self.ended = True
         else:
@@ -119,6 +128,7 @@ class Client:
         if self.subscriber is not None and self.worker is not None:
             self.worker.members.leave(self.subscriber, "client")
         self.socket.clear()
+        self.uncounted.clear()
         for told in self._open_gaps:  # what the id it comes back with is not behind of comes again
             if (end := self._at.get(told.topic, ZERO)) > told.start:
                 self.told.append(told._replace(end=end))
@@ -175,12 +185,6 @@ class Client:
                 until.positions[told.topic] if until is not None else max(self._at.get(told.topic, LAST), told.start)
             )
             self.told.append(told._replace(end=end))
-
-    def _truth(self, topic: str) -> Position:
-        """Where the worker is, of which its ids say nothing while Redis refuses to count."""
-        assert self.worker is not None
-        newest = self.worker.heard_number
-        return max((e.positions[topic] for e in self._log[: newest + 1] if topic in e.positions), default=ZERO)
 
     def __repr__(self) -> str:
         return f"<client of {', '.join(self.topics)} at {self.last_id}>"

@@ -164,7 +164,7 @@ class Past:
     def _ask_all(
         self, answer: Callable[[Worker], object], only: Worker | None = None
     ) -> Generator[Wait, bool, dict[Worker, object]]:
-        """Ask all others, or one of them. Who is gone will not answer; everybody else does on reading the question."""
+        """Ask all others, or one of them. Who is gone will not answer; all others do on reading the question."""
         worker = self._worker
         listening, epoch = worker.listening, worker.listening.epoch
         yield Wait(at_some_time)

@@ -21,6 +21,7 @@ from gateway.memory.event import Undeliverable, parse, split_durable
 from gateway.memory.history import History
 from gateway.memory.listening import Key, Listening, OutOfStep, ServerChanged
 from gateway.memory.merge import Known
+from gateway.memory.place import NOWHERE
 from gateway.memory.position import ZERO, Position
 from gateway.memory.replay import Limits, Replayed
 from gateway.memory.tick import parse_tick
@@ -330,7 +331,16 @@ class Worker:
     def _join(self, subscriber: Subscriber, replayed: list[Replayed]) -> bytes:
         self.members.join(subscriber)
         topics = subscriber.topics
-        return ENCODING.encode([*replayed, Replayed("", opened(topics, 1.0), self.listening.id_of(topics))])
+        id_ = self.listening.id_of(topics)
+        if id_ == NOWHERE:
+            client = next(client for client in self.world.clients if client.subscriber is subscriber)
+            client.uncounted.append({topic.name: self._truth(topic) for topic in topics})
+        return ENCODING.encode([*replayed, Replayed("", opened(topics, 1.0), id_)])
+
+    def _truth(self, topic: Topic) -> Position:
+        """Where it is on a topic, of which its ids say nothing while Redis refuses to count."""
+        read = self.world.counters.log[: self.heard_number + 1]
+        return max((logged.positions[topic.name] for logged in read if topic.name in logged.positions), default=ZERO)
 
     def _unpin(self, topics: tuple[Topic, ...]) -> None:
         for topic in topics:

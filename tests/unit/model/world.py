@@ -246,13 +246,14 @@ def _check_each_once(client: Client, log: list[Logged], stormy: bool) -> int:
     """Nothing twice, and each channel in order; returns how many events are excused.
 
     Events may come once more that were heard from a demoted master before the new one's first tick, or that are
-    resumed by a publisher's id under faults.
+    resumed by a publisher's id under faults, or whose client was on the replaced master once more.
     """
     counts = Counter(each.event for each in client.heard)
     astray = {
         each.event
         for each in client.heard
-        if (stormy if each.place is None else _generation(each.place) != _logged_generation(log[each.event]))
+        if client.went_back
+        or (stormy if each.place is None else _generation(each.place) != _logged_generation(log[each.event]))
     }
     for event, count in counts.items():
         assert count <= (2 if event in astray else 1), ("twice", client, log[event])
