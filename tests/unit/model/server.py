@@ -69,6 +69,7 @@ class Item(NamedTuple):
 
     Attributes:
         kind: `message`, `pmessage`, `subscribe`, `unsubscribe`, or `call` for what other workers send.
+        newest: of a reply, the number of the newest message before it.
     """
 
     kind: str
@@ -76,6 +77,7 @@ class Item(NamedTuple):
     channel: bytes = b""
     payload: bytes = b""
     call: Callable[[], None] | None = None
+    newest: int = -1
 
 
 class Connection:
@@ -89,7 +91,7 @@ class Connection:
 
     def subscribe(self, key: Key) -> None:
         self.keys[key] = None
-        self.inbox.append(Item("subscribe", key))
+        self.inbox.append(Item("subscribe", key, newest=len(self.server.counters.log) - 1))
 
     def unsubscribe(self, key: Key) -> None:
         self.keys.pop(key, None)

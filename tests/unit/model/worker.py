@@ -163,6 +163,7 @@ class Worker:
             if item.kind == "unsubscribe":
                 self.listening.unsubscribed(item.key)
             else:
+                self.heard_number = max(self.heard_number, item.newest)
                 self.listening.subscribed(item.key, not self._unanswered[item.key])
 
     def _message(self, item: Item) -> Heard | None:
