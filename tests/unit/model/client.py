@@ -173,7 +173,7 @@ class Client:
 
     def _gap(self, data: dict[str, str]) -> None:
         topic, reason = data["channel"], data["reason"]
-        start = self._at.get(topic, ZERO)
+        start = self._at.get(topic, ZERO) if reason != "unknown_id" else ZERO
         strange = reason in ("history_lost", "unknown_id", "uncounted", "history_unavailable")
         self._open_gaps.append(Told(topic, start, LAST, reason, strange))
 

@@ -19,6 +19,10 @@ class Refused(Exception):
     """Redis refuses to count: out of memory, too few replicas."""
 
 
+class Demoted(Refused):
+    """It is a replica now."""
+
+
 @dataclass
 class Data:
     """What Redis keeps, loses, and takes from a replica.
@@ -234,7 +238,9 @@ class Server:
         return found, whole
 
     def _begin(self) -> None:
-        if self.refuses or self.replica_of is not None:
+        if self.replica_of is not None:
+            raise Demoted
+        if self.refuses:
             raise Refused
         data = self.data
         if data.owner != self.identity:

@@ -33,7 +33,7 @@ from tests.unit.model.client import Client
 from tests.unit.model.names import DECLARED, PATTERNS
 from tests.unit.model.past import Past
 from tests.unit.model.processes import Process, Processes, Wait, at_some_time
-from tests.unit.model.server import TICKS, Connection, Item, Refused, Server
+from tests.unit.model.server import TICKS, Connection, Demoted, Item, Refused, Server
 
 if TYPE_CHECKING:
     from tests.unit.model.world import World
@@ -225,6 +225,10 @@ class Worker:
                     return
                 try:
                     reply = connection.server.tick(asked or (None if force else era))
+                except Demoted:
+                    self._verifying.extend(verifying)
+                    self.cut()
+                    return
                 except Refused:
                     for each in verifying:
                         each.done = True
