@@ -163,10 +163,6 @@ class Client:
             self._close_gaps(at, logged)
         if place is not None and counted:
             self._go_to(place)
-        else:
-            for topic, position in logged.positions.items():
-                if topic in self.topics:
-                    self._at[topic] = max(self._at.get(topic, ZERO), position)
 
     def _go_to(self, place: Place) -> None:
         self._at = {topic: place.at(TOPICS[topic]) for topic in self.topics}

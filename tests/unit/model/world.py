@@ -45,6 +45,10 @@ class World:
         if kind == "cuts":
             for name in NAMES:
                 self.workers[0].topics.want(name, name not in CHANNELS)
+            while not all(topic.heard for topic in self.workers[0].topics):
+                self.counters.now += 1
+                self.work(self.workers[0])
+                self.workers[0].read(1)
         self.clients = [Client(self.choose(), self.counters.log) for _ in range(6)]
 
     @property
