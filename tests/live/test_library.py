@@ -647,6 +647,12 @@ async def test_the_previous_version_does_not_break_other_channels(store: Store) 
     assert await store.whole("news", first.place, last.place)
 
 
+async def test_the_previous_version_reads_what_this_one_stores(store: Store) -> None:
+    await store.publish("news", b"hello")
+    ((_, fields),) = await cast("Any", store.redis.execute_command("XRANGE", "gateway.stream:news", "-", "+"))  # type: ignore[no-untyped-call]
+    assert next(iter(fields.items())) == (b"d", b"hello"), "it takes the first field for the message"
+
+
 async def test_both_versions_count_on_from_each_other(store: Store) -> None:
     await store.publish_previous("news")
     async with store.redis.pubsub() as heard:
