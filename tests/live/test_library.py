@@ -290,8 +290,9 @@ async def test_a_promoted_replica_continues_the_history(tmp_path: Path) -> None:
         RedisServer(tmp_path, "--replicaof", "127.0.0.1", str(primary.port)) as replica,
     ):
         first, second = Store(primary.url), Store(replica.url)
-        await first.publish("news")
+        # The first replica gives its primary a new replid, which ends a generation.
         await until(lambda: _linked(replica), "replica linked")
+        await first.publish("news")
         last = await first.publish("news")
         assert await cast("Any", first.redis.wait(1, 20_000)) == 1
         for key in (POSITIONS, "gateway.clock"):
