@@ -14,8 +14,9 @@
 --                              pruned      "generation.number" of the newest message whose n: field was removed
 --                              older       newest number of this generation issued by the previous version, 0: none
 --                              step, cut   when `cut` was computed; all smaller entry ids are older than AGE
---   gateway.stream:CHANNEL   Redis Stream; entry GENERATION-NUMBER: t tick, p position of the channel's previous
---                            durable message ('': none known), d message. The previous version's have only d.
+--   gateway.stream:CHANNEL   Redis Stream; entry GENERATION-NUMBER: d message, t tick, p position of the channel's
+--                            previous durable message ('': none known). The previous version's have only d, and its
+--                            workers take the first field for the message.
 --   gateway.ages             zset: CHANNEL, when its newest durable message came. Losing it is harmless: n: stays.
 --   gateway.checkpoints      zset: entry id, when it was issued. Losing it is harmless: messages are kept for longer.
 --   gateway.clock            the previous version's clock, so that its workers can run beside this one's.
@@ -236,7 +237,7 @@ local function publish(keys, args)
   local position = string.format('%.0f.%.0f.%.0f', state.generation, state.ticked, state.clock)
   local prior = predecessor(state, key, known)
   local function add(call)
-    return call('XADD', key, 'MAXLEN', '~', EVENTS, id, 't', text(state.ticked), 'p', prior, 'd', message)
+    return call('XADD', key, 'MAXLEN', '~', EVENTS, id, 'd', message, 't', text(state.ticked), 'p', prior)
   end
   local added = add(redis.pcall)
   if type(added) == 'table' and added.err then
@@ -280,11 +281,8 @@ local function advance(cursor)
   local dash = string.find(id, '-', 1, true)
   local generation, number = string.sub(id, 1, dash - 1), string.sub(id, dash + 1)
   cursor.entry, cursor.generation, cursor.number = entry, tonumber(generation), tonumber(number)
-  if fields[1] == 't' then
-    entry.prior, entry.message, entry.tick = fields[4], fields[6], fields[2]
-  else
-    entry.prior, entry.message, entry.tick = false, fields[2], '0'  -- of the previous version
-  end
+  -- The previous version's have neither tick nor prior.
+  entry.message, entry.tick, entry.prior = fields[2], fields[4] or '0', fields[6]
   entry.position = generation .. '.' .. entry.tick .. '.' .. number
   return true
 end
@@ -362,7 +360,7 @@ local function is_whole(state, cursor, lineage, known, pruned)
   if later(known_generation, known_number, cursor.to_generation, cursor.to_number) then
     local edge = '(' .. entry_id(cursor.to_generation, cursor.to_number)
     local following = redis.call('XRANGE', cursor.key, edge, '+', 'COUNT', 1)[1]
-    expected = following and following[2][1] == 't' and following[2][4]
+    expected = following and following[2][6]
   end
   for _, entry in ipairs(cursor.found) do
     if expected ~= entry.position then return false end
