@@ -32,15 +32,21 @@ local FIRST_GENERATION = 1e13  -- above every entry id of the previous version, 
 local ANCESTORS = 64  -- ended generations that are remembered
 local PAGE = 128  -- most entries read from a Redis Stream at once
 
--- Which server this is. run_id changes at a restart, replid at a promotion and at a restart. INFO server costs 4.4 µs
+-- Which server this is, and which history it continues. run_id changes at a restart, replid at a restart and at a
+-- promotion. But replid also changes when a master gets its first replica, or has had none for an hour: then replid2,
+-- which a promotion fills with the old one, is zero (replication.c, changeReplicationId and clearReplicationId2), and
+-- nothing has happened to the data. INFO server costs 4.4 µs
 -- here and INFO replication 1.7 µs. A library's variable lives as long as the process, and so does run_id: FCALL asks
 -- once. A script's variables end with the call: it asks each time, because the only place that outlives it, a key,
 -- also outlives the server.
 local run_id
 local function identity()
-  if not redis.sha1hex then return 'embedded', 'embedded' end  -- fakeredis, which has no INFO; its keys end with it
+  if not redis.sha1hex then return 'embedded', 'embedded', false end  -- fakeredis, which has no INFO; its keys end with it
   if not run_id then run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '' end
-  return run_id, string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+  local replication = redis.call('INFO', 'replication')
+  local never_promoted = string.find(replication, 'role:master', 1, true)
+    and string.find(replication, 'master_replid2:' .. string.rep('0', 40), 1, true)
+  return run_id, string.match(replication, 'master_replid:(%x+)') or '', never_promoted
 end
 
 local function text(number)
@@ -119,7 +125,7 @@ end
 -- Every function begins here, so that no number and no answer belongs to a history this server doesn't continue.
 -- Returns the state, and the further fields asked for. On a read-only replica, beginning a generation is an error.
 local function begin(...)
-  local started, replid = identity()
+  local started, replid, never_promoted = identity()
   local owner = started .. ':' .. replid
   local fields = redis.call(
     'HMGET', POSITIONS, 'generation', 'clock', 'ticked', 'ticked_ms', 'older', 'owner', ...
@@ -127,9 +133,15 @@ local function begin(...)
   local state = {
     generation = tonumber(fields[1] or 0), clock = tonumber(fields[2] or 0), ticked = tonumber(fields[3] or 0),
     ticked_ms = tonumber(fields[4] or 0), older = tonumber(fields[5] or 0),
-    identity = string.sub(started, 1, 16) .. ':' .. string.sub(replid, 1, 16),
+    identity = string.sub(started, 1, 16),
   }
-  if fields[6] ~= owner then begin_generation(state, owner) end
+  if fields[6] ~= owner then
+    if never_promoted and fields[6] and string.sub(fields[6], 1, #started + 1) == started .. ':' then
+      redis.call('HSET', POSITIONS, 'owner', owner)
+    else
+      begin_generation(state, owner)
+    end
+  end
   return state, unpack(fields, 7, 6 + select('#', ...))
 end
 

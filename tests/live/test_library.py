@@ -15,9 +15,9 @@ from redis.exceptions import ReadOnlyError, ResponseError
 from gateway.broker.embedded import EmbeddedRedis
 from gateway.broker.library import BEGINNING, Found, Kept, Library, Place, Position, Range
 from gateway.settings import Settings
-from tests.harness.process import free_port
-from tests.harness.servers import RedisServer
-from tests.harness.waiting import until, wait_until
+from testing.process import free_port
+from testing.servers import RedisServer
+from testing.waiting import until, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -139,8 +139,8 @@ async def test_a_tick_says_where_it_comes_from(store: Store) -> None:
         assert message is not None
         version, generation, number, identity, lineage = message["data"].decode().split(" ")
         assert (version, Place(int(generation), int(number)), lineage) == ("2", tick, "")
-        run_id, _, replid = (await store.field("owner")).partition(":")
-        assert identity == f"{run_id[:16]}:{replid[:16]}"
+        run_id, _, _ = (await store.field("owner")).partition(":")
+        assert identity == run_id[:16]
         assert len(generation) in (14, 15, 16)
 
         await store.set_field("owner", "another")
