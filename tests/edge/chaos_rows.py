@@ -20,6 +20,14 @@ _SMALL_DRAIN = replace(
     plan=replace(DRAIN.plan, streams=600, rate=10, settings={"drain_window": 4, "shutdown_timeout": 10}),
 )
 
+_FILES = {
+    **dict.fromkeys(("worker", "one"), "worker"),
+    **dict.fromkeys(("all", "rolling", "drain"), "workers"),
+    "Redis": "redis",
+    **dict.fromkeys(("replica", "lagging", "silent", "streams", "FLUSHALL"), "replicas"),
+}
+"""By the first word of a row's name; all others are about clients and nginx."""
+
 
 def hold(row: Row, directory: Path) -> None:
     """Play a row; nothing may be lost in silence."""
@@ -37,14 +45,7 @@ def rows_of(file: str) -> list[Row]:
 
 
 def _file(row: Row) -> str:
-    first = row.name.split()[0].lower()
     # One run's sweep removes all rules, also those of another run that needs them still.
     if row.impossible is firewall.unavailable:
         return "firewall"
-    if not row.keeps:
-        return "losses"
-    if first in ("redis", "replica"):
-        return "redis"
-    if first in ("worker", "workers", "all", "rolling", "drain"):
-        return "workers"
-    return "clients"
+    return _FILES.get(row.name.split()[0], "clients")
