@@ -93,8 +93,8 @@ def cells(measured: Mapping[str, Mapping[str, Sequence[Measurement]]]) -> list[l
                 [
                     f"({letter})",
                     figure.name,
-                    figure.form.format(before),
-                    figure.form.format(now),
+                    figure.form.format(before) + _mark(whole[BEFORE]),
+                    figure.form.format(now) + _mark(whole[NOW]),
                     _shown(_ratio(before, now)),
                     " ".join(map(_shown, ratios)),
                     "worse" if _is_worse(figure, _ratio(before, now)) else "",
@@ -126,6 +126,11 @@ def table(lines: Sequence[Sequence[str]]) -> Table:
         letter = line[0]
         shown.add_row(*line)
     return shown
+
+
+def _mark(one: Figures) -> str:
+    """Points to the note on rows that can't keep up, as in other tables."""
+    return "" if one.keeps_up else " ¹"
 
 
 def _ratio(before: float | None, now: float | None) -> float | None:
