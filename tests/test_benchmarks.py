@@ -303,7 +303,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def run(stage: Stage, name: str, scenario: Scenario = SMALL) -> Figures:
     with ROWS[name].start(stage) as target:
         found = asyncio.run(measure(target, scenario, stage.load_cores, lambda *_: None))
-    return figures(scenario, [found])
+    # On a busy machine a quarter of the load follows.
+    return figures(scenario, [replace(found, quiet=None)])
 
 
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.needs <= {"nginx"}])

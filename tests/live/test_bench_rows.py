@@ -37,7 +37,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 def run(stage: Stage, row: Row, scenario: Scenario) -> Figures:
     with row.start(stage) as target:
         found = asyncio.run(measure(target, scenario, stage.load_cores, lambda *_: None))
-    return figures(scenario, [found])
+    # On a busy machine a quarter of the load follows.
+    return figures(scenario, [replace(found, quiet=None)])
 
 
 @pytest.mark.parametrize("name", ["direct", "portable"])
@@ -179,4 +180,4 @@ def test_two_versions_in_one_run(tmp_path: Path) -> None:
     assert "CPU µs/delivery" in done.stdout
     rows = json.loads((tmp_path / "x.json").read_text())["scenarios"]["f"]["rows"]
     assert list(rows) == [against.BEFORE, against.NOW]
-    assert all(row["figures"]["received"] == 500 * 25 for row in rows.values())
+    assert all(row["rounds"][0]["result"]["received"] == 500 * 25 for row in rows.values())
