@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PROGRAMS = ("mercure", "centrifugo")
@@ -31,5 +31,15 @@ def version(program: Path | None) -> str | None:
     """What the program says of itself, in one line; None if it isn't there or says nothing."""
     if program is None:
         return None
-    run = subprocess.run([str(program), "version"], capture_output=True, text=True, check=False)
+    said = _first_line([str(program), "version"])
+    if said and "v0.0.0" in said and (go := shutil.which("go")):
+        # Built by `go install`, which knows the version but doesn't tell the program.
+        run = subprocess.run([go, "version", "-m", str(program)], capture_output=True, text=True, check=False)
+        modules = [line.split() for line in run.stdout.splitlines() if line.startswith("\tmod\t")]
+        return " ".join(modules[0][1:3]) if modules else said
+    return said
+
+
+def _first_line(words: Sequence[str]) -> str | None:
+    run = subprocess.run(words, capture_output=True, text=True, check=False)
     return next(iter(run.stdout.strip().splitlines()), None)
