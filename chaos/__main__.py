@@ -15,7 +15,7 @@ from chaos.soak import soak
 
 @click.group(invoke_without_command=True)
 @click.option("--rows", default="", help="Only rows whose name contains one of these, separated by commas.")
-@click.option("--streams", type=click.IntRange(40), help="Streams of each row, instead of 500 (and 5,000 to drain).")
+@click.option("--streams", type=click.IntRange(100), help="Streams of each row, instead of 500 (and 5,000 to drain).")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was counted, as JSON.")
 @click.option("--write", is_flag=True, help="Write the table into docs/reliability.md.")
 @click.option("--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs of each row here.")
