@@ -1,7 +1,8 @@
 """`python -m chaos`: the table. `python -m chaos soak`: for long."""
 
 import json
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -57,7 +58,11 @@ def main(
 def _plain(result: Result) -> dict[str, object]:
     return {
         "row": result.row.name,
-        "accounts": {column: asdict(account) for column, account in result.accounts.items()},
+        "accounts": {
+            # A Counter is no mapping to `asdict`.
+            column: {**asdict(replace(account, reasons=Counter())), "reasons": account.reasons}
+            for column, account in result.accounts.items()
+        },
         "faults": result.faults,
         "notes": result.notes,
     }

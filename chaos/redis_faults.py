@@ -13,6 +13,8 @@ from testing.servers import RedisServer
 from testing.waiting import wait_until
 
 APPEND_ONLY = ("--appendonly", "yes", "--appendfsync", "always")
+AT_ONCE = ("--repl-diskless-sync-delay", "0")
+"""Replicas need not wait for others to be copied to as well."""
 EVICTION_LINGER = 2.0
 """Seconds; longer than clients need to come back, so that only channels of clients that stay away are left."""
 _NOTICE = 15.0
@@ -146,26 +148,21 @@ def silent_failover(stage: Stage) -> None:
     """The replica takes over, publishers move, the old master follows it; no connection of a worker is closed."""
     replica = _replica(stage)
     old = stage.redis
-    began = time.monotonic_ns()
     with stage.redis_lost(patience=_NOTICE), replica.client() as new_client, old.client() as old_client:
         new_client.execute_command("REPLICAOF", "NO", "ONE")
         _publish_to(stage, replica)
         stage.forwarder.ask("aim", target=replica.port, cut=False)
-        old_client.execute_command("REPLICAOF", "127.0.0.1", replica.port)
-        stage.astray = (began, time.monotonic_ns() + 10**9)
+        stage.play(1.0)  # Sentinel, too, turns to the old master later
         stage.cut(0.2)
+        began = time.monotonic_ns()
+        old_client.execute_command("REPLICAOF", "127.0.0.1", replica.port)
+        stage.astray = (began, began + 10**9)
 
 
 def _replica(stage: Stage) -> RedisServer:
     """One that has followed for a second."""
-    replica = RedisServer(
-        stage.directory,
-        "--replicaof",
-        f"127.0.0.1 {stage.redis.port}",
-        "--dbfilename",
-        "replica.rdb",
-        port=free_port(),
-    )
+    follow = ("--replicaof", f"127.0.0.1 {stage.redis.port}", "--dbfilename", "replica.rdb")
+    replica = RedisServer(stage.directory, *AT_ONCE, *follow, port=free_port())
     stage.keep(replica)
     with replica.client() as client:
 

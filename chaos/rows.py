@@ -6,7 +6,7 @@ from chaos.descriptors import DESCRIPTORS
 from chaos.drain import DRAIN
 from chaos.identical import IDENTICAL
 from chaos.promise import DURABLE_ONLY, NOWHERE, SHARED, Keeps, Promise
-from chaos.redis_faults import APPEND_ONLY, EVICTION_LINGER
+from chaos.redis_faults import APPEND_ONLY, AT_ONCE, EVICTION_LINGER
 from chaos.row import Row
 from chaos.stage import Plan
 from chaos.stalled import STALLED
@@ -22,6 +22,8 @@ _NOBODY_LISTENED = Promise(calm=DURABLE_ONLY, told=_NOT_DURABLE)
 _RESTARTED = Promise(calm=NOWHERE, told=_ALL)
 _ROLLED_BACK = Promise(Keeps.SOME, calm=NOWHERE, told=_ALL)
 _LOST_ALL = Promise(Keeps.NOTHING, calm=NOWHERE, told=_ALL)
+
+_FORWARDED = Plan(forwarded=True, redis=AT_ONCE)
 
 ROWS = [
     # Clients and nginx
@@ -59,9 +61,14 @@ ROWS = [
     ),
     Row("Redis CLIENT PAUSE 5 s", redis_faults.redis_pauses, promise=_HEARD_AGAIN),
     Row("Redis SIGSTOP 5 s", redis_faults.redis_stopped, promise=_HEARD_AGAIN),
-    Row("replica promoted", redis_faults.replica_promoted, Plan(forwarded=True), _ROLLED_BACK),
-    Row("lagging replica promoted", redis_faults.lagging_replica_promoted, Plan(forwarded=True), _ROLLED_BACK),
-    Row("silent failover", redis_faults.silent_failover, Plan(forwarded=True), _ROLLED_BACK),
+    Row("replica promoted", redis_faults.replica_promoted, _FORWARDED, _ROLLED_BACK),
+    Row(
+        "lagging replica promoted",
+        redis_faults.lagging_replica_promoted,
+        _FORWARDED,
+        _ROLLED_BACK,
+    ),
+    Row("silent failover", redis_faults.silent_failover, _FORWARDED, _ROLLED_BACK),
     Row(
         "streams evicted",
         redis_faults.redis_evicts,

@@ -75,6 +75,8 @@ SETTINGS: dict[str, Any] = {
     "retry_busy": 1.0,
     "redis_backoff_max": 0.5,
 }
+_NGINX = {" $1$2$3$4;": " 5$2$3;"}
+"""Likewise: clients that nginx turns away because no worker is there come back after half a second."""
 
 
 class Stage:
@@ -146,7 +148,8 @@ class Stage:
         self._opened.close()
 
     def _nginx(self) -> Nginx:
-        nginx = Nginx(self.directory, [worker.port for worker in self.workers], replacing=self.plan.nginx)
+        replacing = {**_NGINX, **self.plan.nginx}
+        nginx = Nginx(self.directory, [worker.port for worker in self.workers], replacing=replacing)
         if self.plan.tight:
             parts = self.directory / "deploy" / "nginx"
             upstream = (parts / "upstream.conf").read_text()
