@@ -104,6 +104,7 @@ class Channel:
         self.sure = [message for message in self.sure if message.number >= self.first]
         self._numbers = [message.number for message in self.sure]
         self._known = frozenset(self._numbers)
+        self._unheard = frozenset(one.number for one in self.sure if one.unheard and one.durable)
         self._astray = frozenset(one.number for one in self.sure if one.astray and not one.durable)
 
     def between(self, first: int, last: int) -> list[Published]:
@@ -116,6 +117,13 @@ class Channel:
 
     def astray(self, number: int) -> bool:
         return number in self._astray
+
+    def in_a_hole(self, number: int) -> bool:
+        """Whether it may have come out of Redis, with plain messages missing after it as well as before it.
+
+        One gap event, at the beginning, announces all of that.
+        """
+        return number in self._unheard
 
     def knows(self, number: int) -> bool:
         return number in self._known or number in self.unsure
@@ -163,16 +171,24 @@ def _gaps(
 def _count(account: Account, who: str, channel: Channel, entries: Sequence[Sequence[int]]) -> None:
     highest = channel.first - 1
     missing: dict[int, tuple[Published, bool]] = {}
+    # Gap events that have announced nothing yet, and whether one before them still announces what is missing.
     gaps = 0
+    within = False
 
     def skipped(last: int) -> None:
-        """Up to `last` nothing has come; a gap event since the last message has announced it, or not."""
-        nonlocal gaps
+        """Up to `last` nothing has come; a gap event has announced it, or not."""
+        nonlocal gaps, within
         skipped_here = channel.between(highest + 1, last)
-        missing.update({message.number: (message, gaps > 0) for message in skipped_here})
-        if not skipped_here and not channel.may_lack(highest + 1, last):
-            account.needless += gaps
-        gaps = 0
+        within = within or gaps > 0
+        missing.update({message.number: (message, within) for message in skipped_here})
+        if skipped_here or channel.may_lack(highest + 1, last):
+            gaps = 0
+
+    def heard_again() -> None:
+        """What is missing from here on must be announced again."""
+        nonlocal gaps, within
+        account.needless += gaps
+        gaps, within = 0, False
 
     def again(number: int) -> None:
         """A number not above the highest so far."""
@@ -191,7 +207,7 @@ def _count(account: Account, who: str, channel: Channel, entries: Sequence[Seque
             gaps += 1
             continue
         if last < channel.first:
-            gaps = 0
+            gaps, within = 0, False
             continue
         for number in range(max(first, channel.first), min(last, highest) + 1):
             again(number)
@@ -203,9 +219,12 @@ def _count(account: Account, who: str, channel: Channel, entries: Sequence[Seque
             if not channel.knows(number):
                 account.phantom += 1
                 account.example(f"{who}: {number} was never published")
+        if not all(channel.in_a_hole(number) for number in range(first, last + 1)):
+            heard_again()
         highest = last
     if channel.sure:
         skipped(channel.sure[-1].number)
+    heard_again()
     _lost(account, who, missing)
 
 

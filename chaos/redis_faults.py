@@ -8,13 +8,12 @@ from chaos.columns import DURABLE, GROUPS, ORDERS, QUIET, QUIETS, USER
 from chaos.kept import stream_key
 from chaos.stage import Stage, channels_of
 from chaos.worker_faults import held
-from testing.process import free_port
 from testing.servers import RedisServer
 from testing.waiting import wait_until
 
 APPEND_ONLY = ("--appendonly", "yes", "--appendfsync", "always")
 AT_ONCE = ("--repl-diskless-sync-delay", "0")
-"""Replicas need not wait for others to be copied to as well."""
+"""A replica need not wait for others that want a copy as well."""
 EVICTION_LINGER = 2.0
 """Seconds; longer than clients need to come back, so that only channels of clients that stay away are left."""
 _NOTICE = 15.0
@@ -119,7 +118,7 @@ def _wait_published(stage: Stage, count: int) -> None:
 
 def replica_promoted(stage: Stage) -> None:
     """The replica stops following half a second before the switch: what came in between it never had."""
-    replica = _replica(stage)
+    replica = stage.replica
     with replica.client() as client:
         client.execute_command("REPLICAOF", "NO", "ONE")
     with stage.redis_lost():
@@ -132,7 +131,7 @@ def replica_promoted(stage: Stage) -> None:
 
 def lagging_replica_promoted(stage: Stage) -> None:
     """It lacks the newest messages, and takes new ones before any worker is back."""
-    replica = _replica(stage)
+    replica = stage.replica
     with replica.client() as client:
         client.execute_command("REPLICAOF", "NO", "ONE")
     _wait_published(stage, _BEHIND)
@@ -146,7 +145,7 @@ def lagging_replica_promoted(stage: Stage) -> None:
 
 def silent_failover(stage: Stage) -> None:
     """The replica takes over, publishers move, the old master follows it; no connection of a worker is closed."""
-    replica = _replica(stage)
+    replica = stage.replica
     old = stage.redis
     with stage.redis_lost(patience=_NOTICE), replica.client() as new_client, old.client() as old_client:
         new_client.execute_command("REPLICAOF", "NO", "ONE")
@@ -157,22 +156,6 @@ def silent_failover(stage: Stage) -> None:
         began = time.monotonic_ns()
         old_client.execute_command("REPLICAOF", "127.0.0.1", replica.port)
         stage.astray = (began, began + 10**9)
-
-
-def _replica(stage: Stage) -> RedisServer:
-    """One that has followed for a second."""
-    follow = ("--replicaof", f"127.0.0.1 {stage.redis.port}", "--dbfilename", "replica.rdb")
-    replica = RedisServer(stage.directory, *AT_ONCE, *follow, port=free_port())
-    stage.keep(replica)
-    with replica.client() as client:
-
-        def follows() -> bool:
-            replication = client.info("replication")
-            return replication["master_link_status"] == "up" and not replication["master_sync_in_progress"]
-
-        wait_until(follows, "the replica follows")
-    stage.play(1.0)
-    return replica
 
 
 def _publish_to(stage: Stage, server: RedisServer) -> None:

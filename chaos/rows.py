@@ -23,7 +23,7 @@ _RESTARTED = Promise(calm=NOWHERE, told=_ALL)
 _ROLLED_BACK = Promise(Keeps.SOME, calm=NOWHERE, told=_ALL)
 _LOST_ALL = Promise(Keeps.NOTHING, calm=NOWHERE, told=_ALL)
 
-_FORWARDED = Plan(forwarded=True, redis=AT_ONCE)
+_FORWARDED = Plan(forwarded=True, replica=True, redis=AT_ONCE)
 
 ROWS = [
     # Clients and nginx

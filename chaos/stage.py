@@ -48,6 +48,7 @@ class Plan:
         tight: workers on unix sockets and small buffers in nginx, so that a client that stops reading is felt soon:
             over TCP on one machine the kernel holds megabytes for each stream.
         forwarded: the workers reach Redis through a forwarder.
+        replica: Redis has a replica from the beginning.
         declared: workers are told which channels are durable, where they have a setting for that.
     """
 
@@ -63,6 +64,7 @@ class Plan:
     nginx: dict[str, str] = field(default_factory=dict)
     tight: bool = False
     forwarded: bool = False
+    replica: bool = False
     declared: bool = True
 
 
@@ -84,6 +86,7 @@ class Stage:
 
     Attributes:
         redis: the Redis that is published to, and that is asked in the end what it has kept.
+        replica: of this Redis, if the plan has one.
         redis_address: where the workers see it: an address of their own, so that it can be taken from them alone.
         troubles: times in which workers could not hear Redis.
         astray: a time in which plain messages may come twice or out of order, in `time.monotonic_ns()`.
@@ -101,6 +104,8 @@ class Stage:
         self.settings = {**SETTINGS, **_known_settings(plan), **plan.settings}
         self.redis_address = f"127.{random.randint(64, 127)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
         self.redis = RedisServer(directory, "--bind", f"127.0.0.1 {self.redis_address}", *plan.redis)
+        follow = ("--replicaof", f"127.0.0.1 {self.redis.port}", "--dbfilename", "replica.rdb")
+        self.replica = RedisServer(directory, *follow, *plan.redis)
         self.forwarder = Child("chaos.forwarder", directory / "forwarder.log")
         self.fleets = [Child("chaos.fleet", directory / f"fleet-{number}.log") for number in range(_FLEETS)]
         self.publisher = Child("chaos.publisher", directory / "publisher.log")
@@ -119,6 +124,9 @@ class Stage:
         try:
             self._opened.enter_context(self.redis)
             port, address = self.redis.port, self.redis_address
+            if self.plan.replica:  # early, because a master that gets its first replica takes a new identity
+                self._opened.enter_context(self.replica)
+                wait_until(self._replica_follows, "the replica follows")
             if self.plan.forwarded:
                 self._opened.enter_context(self.forwarder)
                 port, address = self.forwarder.ask("listen", target=port, port=0)["port"], "127.0.0.1"
@@ -146,6 +154,11 @@ class Stage:
 
     def __exit__(self, *_: object) -> None:
         self._opened.close()
+
+    def _replica_follows(self) -> bool:
+        with self.replica.client() as client:
+            replication = client.info("replication")
+        return replication["master_link_status"] == "up" and not replication["master_sync_in_progress"]
 
     def _nginx(self) -> Nginx:
         replacing = {**_NGINX, **self.plan.nginx}
@@ -286,6 +299,7 @@ class Stage:
             name: self._channel(name, records, promise, None if found is None else found.get(name, set()))
             for name, records in record["records"].items()
         }
+        self._check_refusals(record["records"])
         last = {name: channel.sure[-1].number for name, channel in channels.items() if channel.sure}
         end = time.monotonic() + _CATCH_UP
         while time.monotonic() < end and any(fleet.ask("behind", numbers=last)["count"] for fleet in self.fleets):
@@ -299,6 +313,11 @@ class Stage:
                 {name: channels[name] for name in sorted(names)}, [one for one in clients if one["column"] == column]
             )
         return accounts
+
+    def _check_refusals(self, records: dict[str, list[list[int]]]) -> None:
+        refused = sum(bool(sent) and sent[-1][1] < 0 for sent in records.values())
+        if refused:
+            self.faults.append(f"Redis still refused the last message of {refused} channels")
 
     def _kept(self, records: dict[str, list[list[int]]]) -> dict[str, set[int]]:
         """The messages that Redis still has, by channel."""

@@ -129,6 +129,19 @@ def test_a_loss_of_everything_excuses_only_what_was_published_meanwhile() -> Non
     assert account(received, durable=KEPT, kept=range(3, 10)).forgotten == 1
 
 
+def test_one_gap_event_announces_all_that_is_missing_between_what_redis_kept() -> None:
+    """3, 5 and 7 are durable and came out of Redis; the plain messages among them are lost."""
+    received: list[int | str] = [0, 1, 3, 5, 7, 8, 9]
+    durable = range(1, 10, 2)
+    announced: list[int | str] = [0, 1, GAP, 3, 5, 7, 8, 9]
+    assert account(announced, durable=durable, unheard=range(2, 8)).unannounced == 0
+    assert account(received, durable=durable, unheard=range(2, 8)).unannounced == 3
+    # Up to 5 Redis was away. What is missing after that is another matter.
+    assert account(announced, durable=durable, unheard=range(2, 5)).unannounced == 1
+    # Nothing of the kind is known of plain messages: whoever has one has heard Redis again.
+    assert account([0, 1, GAP, 3, 5, 6, 8, 9], durable=durable, unheard=range(2, 8)).unannounced == 1
+
+
 def test_where_plain_messages_may_go_astray() -> None:
     cases: list[list[int | str]] = [[0, 1, 3, 2, 4, 5, 6, 7, 8, 9], [0, 1, 2, 2, *ALL[3:]]]
     for received in cases:
