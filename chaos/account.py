@@ -174,6 +174,8 @@ def _count(account: Account, who: str, channel: Channel, entries: Sequence[Seque
     # Gap events that have announced nothing yet, and whether one before them still announces what is missing.
     gaps = 0
     within = False
+    # Missing before an event that came astray, which is too early: their gap event may follow it.
+    early: list[int] = []
 
     def skipped(last: int) -> None:
         """Up to `last` nothing has come; a gap event has announced it, or not."""
@@ -193,7 +195,7 @@ def _count(account: Account, who: str, channel: Channel, entries: Sequence[Seque
     def again(number: int) -> None:
         """A number not above the highest so far."""
         was_missing = missing.pop(number, None) is not None
-        if channel.astray(number):
+        if channel.astray(number) or (was_missing and channel.astray(highest)):
             account.astray += 1
         elif was_missing:
             account.disordered += 1
@@ -205,6 +207,8 @@ def _count(account: Account, who: str, channel: Channel, entries: Sequence[Seque
     for first, last in entries:
         if first == GAP:
             gaps += 1
+            missing.update({number: (missing[number][0], True) for number in early if number in missing})
+            early.clear()
             continue
         if last < channel.first:
             gaps, within = 0, False
@@ -215,6 +219,10 @@ def _count(account: Account, who: str, channel: Channel, entries: Sequence[Seque
         if first > last:
             continue
         skipped(first - 1)
+        if all(channel.astray(number) for number in range(first, last + 1)):
+            early += [message.number for message in channel.between(highest + 1, first - 1)]
+        else:
+            early.clear()
         for number in range(first, last + 1):
             if not channel.knows(number):
                 account.phantom += 1
