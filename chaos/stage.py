@@ -18,7 +18,6 @@ from chaos.troubles import Troubles
 from chaos.worker import AnyWorker
 from gateway.settings import Settings
 from testing.nginx import Nginx
-from testing.process import Process
 from testing.servers import RedisServer
 from testing.waiting import wait_until
 
@@ -216,10 +215,6 @@ class Stage:
     def cut(self, share: float, *columns: str) -> None:
         """That share of the clients loses its network; of all clients, or of those of some columns."""
         self.tell_fleets("cut", share=share, columns=columns)
-
-    def keep(self, process: Process) -> None:
-        """Start something more, and end it with the rest."""
-        self._opened.enter_context(process)
 
     def tell_fleets(self, do: str, **order: Any) -> None:
         for fleet in self.fleets:
