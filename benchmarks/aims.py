@@ -20,6 +20,8 @@ class Part:
     at_least: bool = False
     reference: str = ""
     """The limit is this many times the same figure of this row; empty: it is the limit itself."""
+    reference_scenario: str = ""
+    """Where that row is; empty: in the aim's own scenario."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,11 @@ AIMS: Sequence[Aim] = (
         "j",
         (Part("direct gzip", _cpu, 1.1, reference="direct"),),
     ),
+    Aim(
+        "(k) CPU per delivery ≤ 1.15 × (a)'s, nothing lost",
+        "k",
+        (Part("direct", _cpu, 1.15, reference="direct", reference_scenario="a"), _LOST),
+    ),
     Aim("behind nginx by TCP, together ≤ 20 µs", "a", (Part("direct+nginx tcp", _cpu, 20.0),)),
     Aim("behind nginx by a unix socket, together ≤ 16 µs", "a", (Part("direct+nginx unix", _cpu, 16.0),)),
     Aim(
@@ -155,23 +162,26 @@ def verdicts(found: Found) -> Iterator[Verdict]:
     """Each aim whose scenario was measured, held against what was found."""
     for aim in AIMS:
         if aim.scenario in found:
-            yield _verdict(aim, found[aim.scenario])
+            yield _verdict(aim, found)
 
 
-def _verdict(aim: Aim, rows: Mapping[str, Figures]) -> Verdict:
+def _verdict(aim: Aim, found: Found) -> Verdict:
+    rows = found[aim.scenario]
     measured = ""
     reached = True
     for part in aim.parts:
         value = part.value(rows[part.row]) if part.row in rows else None
         limit: float | None = part.limit
         if part.reference:
-            other = part.value(rows[part.reference]) if part.reference in rows else None
+            others = found.get(part.reference_scenario or aim.scenario, {})
+            other = part.value(others[part.reference]) if part.reference in others else None
             limit = other * part.limit if other else None
         if value is None or limit is None:
             return Verdict(aim, "–", None)
         if not measured:
             measured = aim.form.format(value)
             if part.reference:
-                measured += f" ({value / limit * part.limit:.2f} × {part.reference})"
+                where = f" in ({part.reference_scenario})" if part.reference_scenario else ""
+                measured += f" ({value / limit * part.limit:.2f} × {part.reference}{where})"
         reached = reached and (value >= limit if part.at_least else value <= limit)
     return Verdict(aim, measured, reached)

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import capacity, document, hundred_thousand
+from benchmarks import against, capacity, document, hundred_thousand, program
 from benchmarks.aims import verdicts
 from benchmarks.chart import chart
 from benchmarks.comparison import Comparison, stage
@@ -30,14 +30,16 @@ def _letters(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     return letters
 
 
+_PROGRAM = click.Path(exists=True, dir_okay=False, executable=True, resolve_path=True, path_type=Path)
+
+
 @click.group(invoke_without_command=True)
 @click.option(
     "--scenario",
     "letters",
-    default=",".join(SCENARIOS),
-    show_default=True,
+    default="",
     callback=_letters,
-    help="Letters, with commas between.",
+    help=f"Letters, with commas between.  [default: {','.join(SCENARIOS)}; --against: {','.join(against.LETTERS)}]",
 )
 @click.option("--row", "rows", multiple=True, type=click.Choice(list(ROWS)), help="Only this row; repeatable.")
 @click.option("--rounds", type=click.IntRange(1, 99), default=3, show_default=True, help="Of each row.")
@@ -46,6 +48,14 @@ def _letters(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     "--charts", type=click.Path(file_okay=False, path_type=Path), help="Write a chart of each scenario into there."
 )
 @click.option("--write", is_flag=True, help="Put tables, charts and figures into docs/, too.")
+@click.option(
+    "--against",
+    "checkout",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="Measure the gateway of this other checkout, and ours, in turn, and nothing else.",
+)
+@click.option("--mercure", type=_PROGRAM, help="The program.  [default: the one on PATH]")
+@click.option("--centrifugo", type=_PROGRAM, help="The program.  [default: the one on PATH]")
 @click.pass_context
 def main(
     ctx: click.Context,
@@ -55,6 +65,9 @@ def main(
     json_file: Path | None,
     charts: Path | None,
     write: bool,
+    checkout: Path | None,
+    mercure: Path | None,
+    centrifugo: Path | None,
 ) -> None:
     """Measure the gateway beside its peers and beside the kernel's limit, in one run.
 
@@ -64,17 +77,25 @@ def main(
     \b
     python -m benchmarks --scenario a            4,000 streams: all rows
     python -m benchmarks --scenario b,c --rounds 1
+    python -m benchmarks --against ../before     two versions, A B A B, and their ratios
     python -m benchmarks hundred-thousand        100,000 streams through nginx
     python -m benchmarks capacity                the costs docs/capacity.md reckons with, and whether it is right
     """
     if ctx.invoked_subcommand is not None:
         return
-    comparison = Comparison(letters, rows, rounds)
-    with stage() as ground:
+    if checkout is not None:
+        _check_other(checkout, rows, write or charts is not None)
+    programs = program.installed({"mercure": mercure, "centrifugo": centrifugo})
+    letters = letters or list(SCENARIOS if checkout is None else against.LETTERS)
+    comparison = Comparison(letters, rows, rounds, against.rows(checkout) if checkout else None)
+    with stage(programs) as ground:
         with progress_bar() as progress:
             comparison.run(ground, progress)
-        about = {**machine(ground.directory), "listen queues": ground.listen_queue}
-    _show(comparison, ground.listen_queue)
+        about = {**machine(ground.directory, programs), "listen queues": ground.listen_queue}
+    if checkout is None:
+        _show(comparison, ground.listen_queue)
+    else:
+        _show_ratios(comparison, ground.listen_queue)
     if json_file:
         _write_json(json_file, comparison, about)
     if charts:
@@ -166,7 +187,26 @@ def _show(comparison: Comparison, listen_queue: str) -> None:
     for name, why in comparison.left_out.items():
         out.print(f"Left out: {name}. {why}", soft_wrap=True)
     out.print(listen_queue, soft_wrap=True)
-    out.print(aims_table(list(verdicts(comparison.found))))
+    if judged := list(verdicts(comparison.found)):
+        out.print(aims_table(judged))
+
+
+def _check_other(checkout: Path, rows: tuple[str, ...], written: bool) -> None:
+    if not (checkout / "gateway" / "__main__.py").is_file():
+        raise click.UsageError(f"--against {checkout}: there is no gateway in it.")
+    if rows or written:
+        raise click.UsageError("--against has rows and a table of its own; leave out --row, --charts and --write.")
+
+
+def _show_ratios(comparison: Comparison, listen_queue: str) -> None:
+    out = console()
+    out.print(against.table(against.cells(comparison.measured)))
+    found = comparison.found
+    for sentence in filter(None, (against.own_channels(found), listen_queue)):
+        out.print(sentence, soft_wrap=True)
+    for letter, sides in found.items():
+        for sentence in notes(sides):
+            out.print(f"({letter}) {sentence}", soft_wrap=True)
 
 
 def _write_json(path: Path, comparison: Comparison, about: Any) -> None:

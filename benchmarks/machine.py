@@ -7,18 +7,19 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import nchan, nginx
+from benchmarks import nchan, nginx, program
 from benchmarks.limit import compiler
 from gateway import __version__
 
 _PACKAGES = ("uvicorn", "uvloop", "httptools", "starlette", "sse-starlette", "redis")
 
 
-def machine(directory: Path) -> Mapping[str, str]:
+def machine(directory: Path, programs: Mapping[str, Path]) -> Mapping[str, str]:
     """What a reader must know to compare figures with his own.
 
     Args:
         directory: where Nchan's package may have been unpacked.
+        programs: where peers are that can't be had by themselves.
     """
     packages = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
     return {
@@ -29,6 +30,8 @@ def machine(directory: Path) -> Mapping[str, str]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}, {packages}",
         "nginx": nginx.version() or "–",
         "Nchan": nchan.version(directory) or "–",
+        "Mercure": program.version(programs.get("mercure")) or "–",
+        "Centrifugo": program.version(programs.get("centrifugo")) or "–",
         "the limit": "C" if compiler() else "Python, for there is no C compiler",
     }
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
+from benchmarks.opening_cost import OpeningCost, opening_cost
 from benchmarks.scenario import DRAIN_LIMIT, Scenario
 from gateway.bench.comparison import QUIET, warm_up
+from gateway.bench.machine import readers
 from gateway.bench.result import Opening, Result, opening_as_json
 from gateway.bench.session import Progress, Session, Target
 
@@ -23,12 +25,14 @@ class Measurement:
         opening, result: of the load.
         bystander: the result of the streams that only took the time.
         quiet: the result of a quarter of the load, where the whole was too much.
+        opening_cost: what it took of Redis to open the streams, where the scenario asks for it.
     """
 
     opening: Opening
     result: Result
     bystander: Result | None = None
     quiet: Result | None = None
+    opening_cost: OpeningCost | None = None
 
     @property
     def results(self) -> Sequence[Result]:
@@ -47,21 +51,25 @@ class Measurement:
             "result": self.result.as_json(),
             "bystander": self.bystander.as_json() if self.bystander else None,
             "quiet": self.quiet.as_json() if self.quiet else None,
+            "opening_cost": vars(self.opening_cost) if self.opening_cost else None,
         }
 
 
 async def measure(target: Target, scenario: Scenario, cores: Collection[int], progress: Progress) -> Measurement:
     """One row, once."""
-    load = scenario.load
+    load = replace(scenario.load, processes=max(scenario.load.processes, readers(scenario.load.streams)))
     await warm_up(target, load, cores, progress)
     async with Session(target, load, cores, progress) as session:
         if scenario.bystander is None:
+            before = opening_cost(target) if scenario.counts_opening else None
             opening = await session.open()
+            after = opening_cost(target) if before else None
             result = await session.publish(load.rate, load.duration, DRAIN_LIMIT)
             quiet = None
             if result.seconds > load.duration * _KEEPS_UP and not result.lost:
                 quiet = await session.publish(load.rate * QUIET, load.duration, DRAIN_LIMIT)
-            return Measurement(opening, result, quiet=quiet)
+            cost = after.since(before) if before and after else None
+            return Measurement(opening, result, quiet=quiet, opening_cost=cost)
         beside = scenario.bystander
         async with Session(target, beside, cores, lambda *_: None) as other:
             await other.open()
@@ -80,7 +88,8 @@ class Figures:
     Attributes:
         rounds: how many.
         expected, received, lost: deliveries, over all rounds.
-        faults: repeated and reordered deliveries, and streams that ended, over all rounds.
+        faults: repeated and reordered deliveries, streams that ended, and gaps that streams were told of, over all
+            rounds.
         keeps_up: whether deliveries ended about when publishing did.
         deliveries_per_second: in the median round.
         p50, p90, p99, p999: milliseconds.
@@ -94,6 +103,7 @@ class Figures:
         bytes_per_delivery: what a client reads, HTTP's framing included.
         others: the largest share of the server's core that was used by somebody else.
         reader: the largest share of its core that a reader used.
+        opening_cost: of the round with the median number of commands; None where it was not counted.
     """
 
     rounds: int
@@ -118,6 +128,7 @@ class Figures:
     bytes_per_delivery: float
     others: float
     reader: float
+    opening_cost: OpeningCost | None = None
 
     @property
     def cpu_together(self) -> float:
@@ -144,7 +155,7 @@ def figures(scenario: Scenario, rounds: Sequence[Measurement]) -> Figures:
         expected=sum(one.expected for one in every),
         received=sum(one.received for one in every),
         lost=sum(one.lost for one in every),
-        faults=sum(one.duplicates + one.out_of_order for one in every) + sum(one.closed for one in rounds),
+        faults=sum(one.duplicates + one.out_of_order + one.gaps for one in every) + sum(one.closed for one in rounds),
         keeps_up=median(one.seconds for one in results) <= scenario.load.duration * _KEEPS_UP,
         deliveries_per_second=middle(lambda one: one.result.deliveries_per_second),
         p50=middle(lambda one: one.result.latency("p50")),
@@ -164,7 +175,13 @@ def figures(scenario: Scenario, rounds: Sequence[Measurement]) -> Figures:
         bytes_per_delivery=middle(lambda one: one.result.bytes_per_delivery),
         others=max(one.result.others_share or 0.0 for one in rounds),
         reader=max(one.result.reader_share for one in rounds),
+        opening_cost=_median_cost([one.opening_cost for one in rounds if one.opening_cost]),
     )
+
+
+def _median_cost(costs: Sequence[OpeningCost]) -> OpeningCost | None:
+    ordered = sorted(costs, key=lambda one: one.total)
+    return ordered[len(ordered) // 2] if ordered else None
 
 
 def _micro(seconds: float | None) -> float | None:

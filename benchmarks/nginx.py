@@ -1,6 +1,7 @@
 """nginx processes: the edge in front of a server, and Nchan, which is one of its modules."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Collection, Iterator
@@ -37,13 +38,24 @@ def running(directory: Path, cores: Collection[int], write: Callable[[Path, int]
     words = ["nginx", "-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log"), "-g", main]
     try:
         with server.running(words, {}, cores) as (process, log):
-            server.wait(lambda: server.accepts(port), process, log)
-            children = tuple(map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
+            # The master listens before it has workers.
+            count = _worker_processes(directory / "nginx.conf")
+            server.wait(lambda: len(_children(process.pid)) == count and server.accepts(port), process, log)
+            children = _children(process.pid)
             for pid in children:  # those that were there before we could name the master's cores
                 os.sched_setaffinity(pid, cores)
             yield Nginx(port, children)
     finally:
         shutil.rmtree(directory)
+
+
+def _worker_processes(configuration: Path) -> int:
+    found = re.search(r"^worker_processes (\d+);", configuration.read_text(), re.MULTILINE)
+    return int(found[1]) if found else 1
+
+
+def _children(pid: int) -> tuple[int, ...]:
+    return tuple(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
 
 
 def temporary_paths(directory: Path) -> str:

@@ -8,8 +8,11 @@ from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from benchmarks import nginx
+from benchmarks.centrifugo import centrifugo
 from benchmarks.limit import limit
+from benchmarks.mercure import mercure
 from benchmarks.nchan import module, nchan
+from benchmarks.program import lacking
 from benchmarks.stage import Stage
 from gateway.bench import server
 from gateway.bench.errors import BenchError
@@ -39,12 +42,20 @@ def _tutorial(stage: Stage) -> Iterator[Target]:
         yield Target(running.url, stage.redis_url, pids=(running.pid,), cores=stage.server_cores)
 
 
-def _gateway(delivery: str, unix: bool = False) -> Start:
+def gateway(delivery: str, unix: bool = False, checkout: Path | None = None) -> Start:
+    """One worker.
+
+    Args:
+        delivery: the path to a client, as in the setting of that name.
+        unix: whether it listens on a unix socket.
+        checkout: the directory whose gateway it is, if it isn't this one.
+    """
+
     @contextmanager
     def start(stage: Stage) -> Iterator[Target]:
         path = str(stage.directory / "worker.sock") if unix else ""
         settings = {"GATEWAY_DELIVERY": delivery, "GATEWAY_UNIX_SOCKET": path}
-        with server.worker(stage.redis_url, stage.server_cores, settings) as running:
+        with server.worker(stage.redis_url, stage.server_cores, settings, checkout) as running:
             url = f"unix:{path}" if unix else running.url
             yield Target(url, stage.redis_url, pids=(running.pid,), cores=stage.server_cores)
 
@@ -83,26 +94,33 @@ ROWS: Mapping[str, Row] = MappingProxyType(
     {
         "limit": Row(limit, "a loop of bare write(2) calls, in C"),
         "tutorial": Row(_tutorial, "Starlette with sse-starlette, as the tutorials have it"),
-        "portable": Row(_gateway("portable"), "the gateway, through ASGI"),
-        "direct": Row(_gateway("direct"), "the gateway as it runs by default"),
-        "direct gzip": Row(_taking_gzip(_gateway("direct")), "the same gateway, its clients taking gzip"),
+        "portable": Row(gateway("portable"), "the gateway, through ASGI"),
+        "direct": Row(gateway("direct"), "the gateway as it runs by default"),
+        "direct gzip": Row(_taking_gzip(gateway("direct")), "the same gateway, its clients taking gzip"),
         "nchan": Row(nchan, "Nchan, an nginx module in C", _BOTH),
-        "direct+nginx tcp": Row(_behind_nginx(_gateway("direct")), "the gateway behind nginx, TCP between", _NGINX),
+        "mercure": Row(mercure, "Mercure, a hub in Go", frozenset({"mercure"})),
+        "centrifugo": Row(centrifugo, "Centrifugo, a server in Go", frozenset({"centrifugo"})),
+        "direct+nginx tcp": Row(_behind_nginx(gateway("direct")), "the gateway behind nginx, TCP between", _NGINX),
         "direct+nginx unix": Row(
-            _behind_nginx(_gateway("direct", unix=True)), "the gateway behind nginx, a unix socket between", _NGINX
+            _behind_nginx(gateway("direct", unix=True)), "the gateway behind nginx, a unix socket between", _NGINX
         ),
         "nchan+nginx tcp": Row(_behind_nginx(nchan), "Nchan behind the same nginx, TCP between", _BOTH),
     }
 )
 
 
-def missing(directory: Path) -> Mapping[str, str]:
-    """The programs rows may need that can't be had here, and why."""
-    lacking = {}
+def missing(directory: Path, programs: Mapping[str, Path] = MappingProxyType({})) -> Mapping[str, str]:
+    """The programs rows may need that can't be had here, and why.
+
+    Args:
+        directory: where Nchan's package may be unpacked.
+        programs: where peers are that can't be had by themselves.
+    """
+    absent = dict(lacking(programs))
     if nginx.version() is None:
-        lacking["nginx"] = "nginx is not installed."
+        absent["nginx"] = "nginx is not installed."
     try:
         module(directory)
     except BenchError as error:
-        lacking["nchan"] = error.message
-    return lacking
+        absent["nchan"] = error.message
+    return absent

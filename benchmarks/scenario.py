@@ -22,12 +22,14 @@ class Scenario:
         load: streams, messages per second, seconds.
         rows: which servers it is put to.
         bystander: streams on another channel of the same server, which measure what the load does to others.
+        counts_opening: whether Redis' commands and ticks are counted while the streams are opened.
     """
 
     title: str
     load: Load
     rows: tuple[str, ...]
     bystander: Load | None = None
+    counts_opening: bool = False
 
     @property
     def bound(self) -> float:
@@ -35,15 +37,19 @@ class Scenario:
         return _PER_ROUND + 2 * (self.load.duration + DRAIN_LIMIT)
 
 
+_PEERS = ("mercure", "centrifugo")
 _ALL = (
-    "limit", "tutorial", "portable", "direct", "nchan", "direct+nginx tcp", "direct+nginx unix", "nchan+nginx tcp",
+    "limit", "tutorial", "portable", "direct", "nchan", *_PEERS, "direct+nginx tcp", "direct+nginx unix",
+    "nchan+nginx tcp",
 )  # fmt: skip
-_FAST = ("limit", "direct", "nchan")
+_FAST = ("limit", "direct", "nchan", *_PEERS)
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
     {
         "a": Scenario("4,000 streams, 10 messages/s", Load(4_000, 10, 5), _ALL),
-        "b": Scenario("10,000 streams, 5 messages/s", Load(10_000, 5, 5), ("limit", "tutorial", "direct", "nchan")),
+        "b": Scenario(
+            "10,000 streams, 5 messages/s", Load(10_000, 5, 5), ("limit", "tutorial", "direct", "nchan", *_PEERS)
+        ),
         "c": Scenario("1,000 streams, 300 messages/s", Load(1_000, 300, 5), _FAST),
         "d": Scenario(
             "1,000 channels of 10 streams, 10 messages/s in all",
@@ -72,6 +78,19 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             "4,000 streams, 10 messages/s of 1 kB of JSON, with and without gzip",
             Load(4_000, 10, 5, size=1_000, varied=True),
             ("direct", "direct gzip"),
+        ),
+        "k": Scenario(
+            "4,000 streams of a channel of their own and a shared one, 10 messages/s on the shared one, 1/s on every "
+            "tenth own one",
+            Load(4_000, 10, 5, own_every=10, own_rate=1),
+            ("direct",),
+        ),
+        "l": Scenario(
+            "10,000 streams that connect at once, each to a new channel",
+            # Then a message for each, which shows that all of them are live.
+            Load(10_000, 2_000, 5, channels=10_000, at_once=10_000),
+            ("direct", "nchan"),
+            counts_opening=True,
         ),
     }
 )

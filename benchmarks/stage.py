@@ -1,6 +1,7 @@
 """What every row of a benchmark stands on."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -14,6 +15,7 @@ class Stage:
         load_cores: for everything else.
         directory: for sockets, configurations and logs.
         listen_queue: how many clients may connect at once, in a sentence.
+        programs: where peers are that can't be had by themselves.
     """
 
     redis_url: str
@@ -21,3 +23,4 @@ class Stage:
     load_cores: frozenset[int]
     directory: Path
     listen_queue: str
+    programs: Mapping[str, Path] = field(default_factory=dict)

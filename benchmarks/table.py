@@ -51,7 +51,14 @@ def notes(rows: Mapping[str, Figures]) -> list[str]:
         said.append("In brackets: p99 of the 10 streams beside the broadcast.")
     faults = {name: one.faults for name, one in rows.items() if one.faults}
     if faults:
-        said.append("Repeated, reordered or ended: " + ", ".join(f"{name} {n:,}" for name, n in faults.items()) + ".")
+        said.append(
+            "Repeated, reordered, ended or told of a gap: "
+            + ", ".join(f"{name} {n:,}" for name, n in faults.items())
+            + "."
+        )
+    costs = {name: one.opening_cost for name, one in rows.items() if one.opening_cost}
+    if costs:
+        said.append("Opening took Redis " + "; ".join(f"{name}: {cost}" for name, cost in costs.items()) + ".")
     others, reader = max(one.others for one in rows.values()), max(one.reader for one in rows.values())
     said.append(
         f"Others used at most {others:.0%} of the server's core, the busiest reader at most {reader:.0%} of its own."

@@ -1,7 +1,8 @@
 """`python -m chaos`: the table. `python -m chaos soak`: for long."""
 
 import json
-from dataclasses import asdict
+from collections import Counter
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from chaos.soak import soak
 
 @click.group(invoke_without_command=True)
 @click.option("--rows", default="", help="Only rows whose name contains one of these, separated by commas.")
-@click.option("--streams", type=click.IntRange(40), help="Streams of each row, instead of 500 (and 5,000 to drain).")
+@click.option("--streams", type=click.IntRange(100), help="Streams of each row, instead of 500 (and 5,000 to drain).")
 @click.option("--json", "as_json", is_flag=True, help="Print everything that was counted, as JSON.")
 @click.option("--write", is_flag=True, help="Write the table into docs/reliability.md.")
 @click.option("--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs of each row here.")
@@ -57,7 +58,11 @@ def main(
 def _plain(result: Result) -> dict[str, object]:
     return {
         "row": result.row.name,
-        "accounts": {column: asdict(account) for column, account in result.accounts.items()},
+        "accounts": {
+            # A Counter is no mapping to `asdict`.
+            column: {**asdict(replace(account, reasons=Counter())), "reasons": account.reasons}
+            for column, account in result.accounts.items()
+        },
         "faults": result.faults,
         "notes": result.notes,
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import uvloop
 
+from chaos.columns import Listener
 from chaos.orders import Order, orders, tell
 from chaos.source import Source, Target
 
@@ -30,8 +31,16 @@ class Fleet:
             case "open":
                 self._open(**order)
             case "cut":
-                for source in random.sample(self._sources, round(order["share"] * len(self._sources))):
+                some = self._of(order["columns"])
+                for source in random.sample(some, round(order["share"] * len(some))):
                     source.cut()
+            case "leave":
+                for source in self._of(order["columns"]):
+                    source.leave()
+            case "come back":
+                for source in self._sources:
+                    if source.away:
+                        source.come_back()
             case "stall":
                 for source in self._small:
                     source.stall()
@@ -49,6 +58,8 @@ class Fleet:
                 for source in self._sources:
                     source.latencies = None
                 tell("latencies", values=self._latencies)
+            case "behind":
+                tell("behind", count=self._behind(order["numbers"]))
             case "report":
                 tell("report", clients=[source.report(order["until"]) for source in self._sources])
 
@@ -66,27 +77,35 @@ class Fleet:
     def _small(self) -> list[Source]:
         return [source for source in self._sources if source.small]
 
-    def _open(self, host: str, port: int, column: str, channels: list[str], count: int, small: int) -> None:
-        """`count` clients, `small` of them with a small buffer."""
-        target = Target(host, port, channels)
-        new = [Source(column, target, small=number < small) for number in range(count)]
-        self._sources += new
-        self._waiting += new
+    def _of(self, columns: list[str]) -> list[Source]:
+        """The clients of these columns; none given: all."""
+        return [source for source in self._sources if source.column in columns or not columns]
+
+    def _open(self, host: str, port: int, column: str, listeners: list[dict[str, list[str]]], small: int) -> None:
+        """One client for each listener, `small` of them with a small buffer."""
+        for number, listener in enumerate(listeners):
+            asked = Listener(**{name: tuple(values) for name, values in listener.items()})
+            self._sources.append(Source(column, Target(host, port, asked), small=number < small))
+            self._waiting.append(self._sources[-1])
+
+    def _behind(self, numbers: dict[str, int]) -> int:
+        """How many diaries have not reached these numbers, by channel."""
+        return sum(
+            diary.highest < numbers.get(channel, -1)
+            for source in self._sources
+            if source.state != "closed"
+            for channel, diary in source.diaries.items()
+        )
 
     def _status(self) -> dict[str, Any]:
-        """How many are in which state, and the number that everybody on a channel has reached."""
+        """How many are in which state."""
         states = [source.state for source in self._sources]
-        reached: dict[str, int] = {}
-        for source in self._sources:
-            if source.state != "closed":
-                for channel, diary in source.diaries.items():
-                    reached[channel] = min(diary.highest, reached.get(channel, diary.highest))
         return {
             "clients": len(states),
             "open": states.count("open"),
             "closed": states.count("closed"),
+            "greeted": sum(source.greeted for source in self._sources),
             "opened": sum(source.opened for source in self._sources),
-            "reached": reached,
         }
 
 

@@ -18,11 +18,16 @@ class Forwarder:
         self._target = target
         self._writers: set[asyncio.StreamWriter] = set()
 
-    def aim(self, target: int) -> None:
-        """Pass on to another port from now on; whoever is connected is cut off."""
+    def aim(self, target: int, cut: bool) -> None:
+        """Pass on to another port from now on.
+
+        Args:
+            cut: whoever is connected is cut off; otherwise only new connections go there.
+        """
         self._target = target
-        for writer in self._writers:
-            writer.transport.abort()
+        if cut:
+            for writer in self._writers:
+                writer.transport.abort()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -53,7 +58,7 @@ async def main() -> None:
     forwarder: Forwarder | None = None
     async for order in orders():
         if order["do"] == "aim" and forwarder is not None:
-            forwarder.aim(order["target"])
+            forwarder.aim(order["target"], order["cut"])
             tell("aimed")
         elif order["do"] == "listen":
             forwarder = Forwarder(order["target"])

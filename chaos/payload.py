@@ -1,6 +1,10 @@
 """What is published: which message of which channel it is, and when it was sent."""
 
+import re
 from typing import NamedTuple
+
+SAME = b"always the same"
+"""A message like any other of its kind, to be told from them by nothing but its place."""
 
 
 class Payload(NamedTuple):
@@ -23,3 +27,8 @@ class Payload(NamedTuple):
     def decode(cls, data: str) -> "Payload":
         channel, number, sent, _ = data.split(" ", 3)
         return cls(channel, int(number), int(sent))
+
+
+def numbers(channel: str, text: str) -> set[int]:
+    """Which messages of a channel stand in a text, whatever else does."""
+    return {int(found[1]) for found in re.finditer(re.escape(channel) + r" (\d+) \d+ \.", text)}

@@ -6,7 +6,6 @@ wait for each other: when Redis hangs, messages pile up in front of it and all a
 
 import asyncio
 import contextlib
-import itertools
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -15,29 +14,51 @@ from typing import Any, cast
 import hiredis
 import uvloop
 
+from chaos.columns import Feed
 from chaos.orders import Order, orders, tell
-from chaos.payload import Payload
+from chaos.payload import SAME, Payload
 
 _STATUS_SECONDS = 0.05
 _AGAIN_SECONDS = 0.02
+_STEP_SECONDS = 0.005
+"""Faster feeds send several messages at once."""
 
 
-@dataclass
-class Column:
-    """One way to publish.
+class Record:
+    """What became of one message.
 
     Attributes:
-        command: the words before channel and payload.
-        channels: used in turn.
-        size: of a message, in bytes.
+        sent: when, in `time.monotonic_ns()`.
+        answered: when Redis took it; 0: it did not answer, so nobody knows; -1: it refused.
+        durable: it was published to be kept.
+        witness: Redis' answer tells how many workers listen.
     """
 
-    command: list[str]
-    channels: list[str]
-    size: int
+    __slots__ = ("answered", "durable", "sent", "witness")
 
-    def __post_init__(self) -> None:
-        self.turn = itertools.cycle(self.channels)
+    def __init__(self, sent: int, durable: bool, witness: bool) -> None:
+        self.sent, self.answered = sent, 0
+        self.durable, self.witness = durable, witness
+
+
+class Sequencer:
+    """Which message of a feed is next.
+
+    Attributes:
+        only_plain: nothing is kept any more, whatever the feed says.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.only_plain = False
+        self._count = 0
+
+    def next(self) -> tuple[str, bool]:
+        """Its channel, and whether it is to be kept."""
+        round_, place = divmod(self._count, len(self.feed.channels))
+        self._count += 1
+        durable = self.feed.durable and (not self.feed.plain or (round_ + place) % 2 == 1)
+        return self.feed.channels[place], durable and not self.only_plain
 
 
 @dataclass
@@ -45,42 +66,52 @@ class Publisher:
     """Publishes to one Redis over one connection.
 
     Attributes:
-        records: by channel; of each message the time it was sent, the time Redis answered (0: it did not, so nobody
-            knows; -1: it refused) and how many connections got it.
+        size: of a message, in bytes.
+        records: by channel, of each message.
+        heard: when the last witness was sent, and how many connections got it.
+        refusals: what Redis said of messages it did not take.
+        late: how often this process was held up.
     """
 
     host: str
     port: int
-    rate: float
-    columns: list[Column]
-    records: dict[str, list[list[int]]] = field(default_factory=dict)
+    size: int
+    feeds: list[Feed]
+    records: dict[str, list[Record]] = field(default_factory=dict)
     refusals: Counter[str] = field(default_factory=Counter)
     late: int = 0
 
     def __post_init__(self) -> None:
-        self.records = {channel: [] for column in self.columns for channel in column.channels}
+        self.records = {channel: [] for feed in self.feeds for channel in feed.channels}
         self.heard = [0, 0]
-        self.publishing = True
+        self._sequencers = [Sequencer(feed) for feed in self.feeds]
         self._connection: _Connection | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
-    async def run(self) -> None:
-        following = asyncio.create_task(self._follow())
-        step = 1 / self.rate
-        due = time.monotonic()
-        try:
-            while self.publishing:
-                for column in self.columns:
-                    self._publish(column, next(column.turn))
-                due += step
-                pause = due - time.monotonic()
-                if pause < -1:  # this process was held up: do not make up for it with a burst
-                    self.late += 1
-                    due = time.monotonic()
-                await asyncio.sleep(max(0.0, pause))
-            if self._connection is not None:
-                await self._connection.answered()
-        finally:
-            following.cancel()
+    def start(self) -> None:
+        self._tasks.append(asyncio.create_task(self._follow()))
+        self.wake("")
+
+    def wake(self, phase: str) -> None:
+        """Begin with the feeds of a phase."""
+        self._tasks += [asyncio.create_task(self._run(one)) for one in self._sequencers if one.feed.phase == phase]
+
+    def only_plain(self, name: str) -> None:
+        """From now on keep nothing of a feed."""
+        for sequencer in self._sequencers:
+            sequencer.only_plain = sequencer.only_plain or sequencer.feed.name == name
+
+    async def finish(self) -> None:
+        """Stop, with a last message on every channel, so that nothing is missing at the end without being seen."""
+        following, *running = self._tasks
+        for task in running:
+            task.cancel()
+        for sequencer in self._sequencers:
+            for _ in sequencer.feed.channels:
+                self._publish(sequencer, last=True)
+        if self._connection is not None:
+            await self._connection.answered()
+        following.cancel()
 
     def aim(self, host: str, port: int) -> None:
         """Publish to another Redis from now on."""
@@ -88,14 +119,39 @@ class Publisher:
         if self._connection is not None and self._connection.transport is not None:
             self._connection.transport.abort()
 
-    def _publish(self, column: Column, channel: str) -> None:
+    def taken(self, name: str) -> int:
+        """How many messages of a feed Redis has taken."""
+        channels = next(feed.channels for feed in self.feeds if feed.name == name)
+        return sum(record.answered > 0 for channel in channels for record in self.records[channel])
+
+    async def _run(self, sequencer: Sequencer) -> None:
+        step = max(1 / sequencer.feed.rate, _STEP_SECONDS)
+        count = round(sequencer.feed.rate * step)
+        due = time.monotonic()
+        while True:
+            for _ in range(count):
+                self._publish(sequencer)
+            due += step
+            pause = due - time.monotonic()
+            if pause < -1:  # this process was held up: do not make up for it with a burst
+                self.late += 1
+                due = time.monotonic()
+            await asyncio.sleep(max(0.0, pause))
+
+    def _publish(self, sequencer: Sequencer, last: bool = False) -> None:
         if self._connection is None or self._connection.transport is None:
             return
+        feed = sequencer.feed
+        channel, durable = sequencer.next()
         now = time.monotonic_ns()
-        record = [now, 0, 0]
-        payload = Payload(channel, len(self.records[channel]), now).encode(column.size)
+        number = len(self.records[channel])
+        record = Record(now, durable, feed.witness)
+        payload = SAME
+        if not feed.markers or number % feed.markers == 0 or last:
+            payload = Payload(channel, number, now).encode(self.size)
         self.records[channel].append(record)
-        self._connection.send(record, (*column.command, channel, payload))
+        command = ("FCALL", "gateway_publish", "1") if durable else ("PUBLISH",)
+        self._connection.send(record, (*command, channel, payload))
 
     async def _follow(self) -> None:
         """Keep connected."""
@@ -120,7 +176,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.lost = asyncio.Event()
         self._publisher = publisher
-        self._waiting: deque[list[int]] = deque()
+        self._waiting: deque[Record] = deque()
         self._idle = asyncio.Event()
         self._reader = hiredis.Reader()
 
@@ -128,7 +184,7 @@ class _Connection(asyncio.Protocol):
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast(asyncio.Transport, transport)
 
-    def send(self, record: list[int], words: tuple[str | bytes, ...]) -> None:
+    def send(self, record: Record, words: tuple[str | bytes, ...]) -> None:
         assert self.transport is not None
         self._waiting.append(record)
         self.transport.write(hiredis.pack_command(words))  # type: ignore[arg-type]
@@ -146,13 +202,12 @@ class _Connection(asyncio.Protocol):
         while (answer := self._reader.gets()) is not False:
             record = self._waiting.popleft()
             if isinstance(answer, hiredis.ReplyError):
-                record[1] = -1
+                record.answered = -1
                 self._publisher.refusals[str(answer)[:120]] += 1
                 continue
-            record[1] = time.monotonic_ns()
-            if isinstance(answer, int):
-                record[2] = answer
-                self._publisher.heard = [record[0], answer]
+            record.answered = time.monotonic_ns()
+            if record.witness:
+                self._publisher.heard = [record.sent, answer]
         if not self._waiting:
             self._idle.set()
 
@@ -164,12 +219,11 @@ class _Connection(asyncio.Protocol):
 
 async def main() -> None:
     publisher: Publisher | None = None
-    running: asyncio.Task[None] | None = None
 
     async def tell_status() -> None:
         while True:
             if publisher is not None:
-                tell("status", heard=publisher.heard, next=_lengths(publisher))
+                tell("status", heard=publisher.heard)
             await asyncio.sleep(_STATUS_SECONDS)
 
     telling = asyncio.create_task(tell_status())
@@ -177,27 +231,28 @@ async def main() -> None:
         match order.pop("do"):
             case "start":
                 publisher = _publisher(order)
-                running = asyncio.create_task(publisher.run())
+                publisher.start()
             case "aim" if publisher is not None:
                 publisher.aim(order["host"], order["port"])
-            case "mark" if publisher is not None:
-                tell("mark", next=_lengths(publisher))
-            case "stop" if publisher is not None and running is not None:
-                publisher.publishing = False
-                await running
-                tell("record", records=publisher.records, refusals=publisher.refusals, late=publisher.late)
+            case "wake" if publisher is not None:
+                publisher.wake(order["phase"])
+            case "only plain" if publisher is not None:
+                publisher.only_plain(order["feed"])
+            case "taken" if publisher is not None:
+                tell("taken", count=publisher.taken(order["feed"]))
+            case "finish" if publisher is not None:
+                await publisher.finish()
+                records = {
+                    channel: [[record.sent, record.answered, int(record.durable)] for record in records]
+                    for channel, records in publisher.records.items()
+                }
+                tell("record", records=records, refusals=publisher.refusals, late=publisher.late)
     telling.cancel()
-    if running is not None:
-        running.cancel()
-
-
-def _lengths(publisher: Publisher) -> dict[str, int]:
-    return {channel: len(records) for channel, records in publisher.records.items()}
 
 
 def _publisher(order: Order) -> Publisher:
-    columns: list[dict[str, Any]] = order.pop("columns")
-    return Publisher(**order, columns=[Column(**column) for column in columns])
+    feeds: list[dict[str, Any]] = order.pop("feeds")
+    return Publisher(**order, feeds=[Feed(**{**feed, "channels": tuple(feed["channels"])}) for feed in feeds])
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """One thing that breaks, and what comes of it."""
 
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chaos.account import Account
-from chaos.stage import DURABLE, PLAIN, Plan, Stage
+from chaos.columns import DURING, LATE
+from chaos.promise import Keeps, Promise
+from chaos.stage import Plan, Stage
 
 _LEAD = 1.5
 """Seconds of quiet before and after."""
@@ -20,14 +23,14 @@ class Row:
         name: in the table.
         fault: breaks it, and returns when it is whole again as far as a person would mend it.
         plan: what the stage is like.
-        keeps: Redis has everything it ever acknowledged, afterwards too.
+        promise: what is due.
         impossible: why it can't be played on this machine; empty if it can.
     """
 
     name: str
     fault: Callable[[Stage], None]
     plan: Plan = field(default_factory=Plan)
-    keeps: bool = True
+    promise: Promise = field(default_factory=Promise)
     impossible: Callable[[], str] = lambda: ""
 
 
@@ -60,18 +63,23 @@ def play(row: Row, streams: int | None = None, directory: Path | None = None) ->
             stage.begin()
             stage.play(_LEAD)
             try:
+                stage.wake(DURING)
                 row.fault(stage)
                 stage.wait_workers()
                 stage.wait_all_open()
+                if row.promise.keeps is Keeps.NOTHING:
+                    # Who was away at the loss begins anew when it comes back; by now everybody has.
+                    stage.troubles.extend(time.monotonic_ns())
             except AssertionError as error:  # what it did to the clients is counted all the same
                 stage.faults.append(str(error))
+            stage.wake(LATE)
             stage.play(_LEAD)
-            accounts = stage.end()
+            accounts = stage.end(row.promise)
         notes = [*stage.notes, *(f"Redis refused {count}: {text}" for text, count in stage.refusals.items())]
-        return Result(row, accounts, [*stage.faults, *faults_of(accounts, row.keeps)], notes)
+        return Result(row, accounts, [*stage.faults, *faults_of(accounts, row.promise)], notes)
 
 
-def faults_of(accounts: dict[str, Account], keeps: bool) -> list[str]:
+def faults_of(accounts: Mapping[str, Account], promise: Promise) -> list[str]:
     """What the accounts hold that the gateway promises not to do."""
     faults: list[str] = []
     for column, account in accounts.items():
@@ -82,11 +90,12 @@ def faults_of(accounts: dict[str, Account], keeps: bool) -> list[str]:
             "events out of order": account.disordered,
             "events nobody published": account.phantom,
             "events lost without a gap event in their place": account.unannounced,
+            "plain events lost that workers could hear": account.unexplained,
+            "durable events lost that Redis kept": account.forgotten,
+            "gap events where nothing broke": account.uncalled,
         }
-        if column == PLAIN:
-            never["events lost that workers could hear"] = account.unexplained
-        elif column == DURABLE and keeps:
-            never["events lost"] = account.lost
+        if column in promise.told:
+            never["clients without a gap event that all were to get"] = account.clients - account.told
         found = [f"{column}: {count} {what}" for what, count in never.items() if count]
         faults += found
         if found:

@@ -14,8 +14,11 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from chaos import document, firewall, rows, table
+from chaos import document, edge_faults, firewall, redis_faults, table, worker_faults
 from chaos.account import Account
+from chaos.columns import DURING, LATE
+from chaos.descriptors import worker_without_descriptors
+from chaos.promise import NOWHERE, Promise
 from chaos.row import Result, Row, faults_of
 from chaos.stage import Plan, Stage
 
@@ -31,17 +34,28 @@ _FLAT_MEMORY = 20.0
 _FLAT_FILES = 10.0
 """Descriptors per hour, beyond one for each stream."""
 
+
+def worker_stalls(stage: Stage) -> None:
+    """For as long as a process may be stopped without anybody noticing."""
+    worker_faults.worker_stalled(0.4)(stage)
+
+
 _FAULTS: list[Callable[[Stage], None]] = [
-    rows.worker_killed,
-    rows.worker_leaves,
-    rows.nginx_reloads,
-    rows.nginx_restarts,
-    rows.redis_restarts,
-    rows.redis_drops_workers,
-    rows.redis_pauses,
-    rows.redis_stopped,
-    rows.worker_without_descriptors,
+    worker_faults.worker_killed,
+    worker_faults.worker_leaves,
+    worker_faults.worker_cut_off,
+    worker_stalls,
+    edge_faults.nginx_reloads,
+    edge_faults.nginx_restarts,
+    redis_faults.redis_restarts,
+    redis_faults.redis_drops_workers,
+    redis_faults.redis_pauses,
+    redis_faults.redis_stopped,
+    worker_without_descriptors,
 ]
+
+_PROMISE = Promise(calm=NOWHERE)
+"""Redis restarts again and again, so gap events are due everywhere. It keeps everything."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,7 @@ class Soak:
         self.samples: list[Sample] = []
         self.broken: Counter[str] = Counter()
         self._stage = stage
-        self._faults = [*_FAULTS, *([] if firewall.unavailable() else [rows.redis_unreachable])]
+        self._faults = [*_FAULTS, *([] if firewall.unavailable() else [redis_faults.redis_unreachable])]
         self._began = time.monotonic()
         self._end = self._began + seconds
         self._progress = progress
@@ -108,7 +122,7 @@ class Soak:
                 self._sample(now)
             if now >= self._next_churn:
                 self._next_churn = now + _CHURN_SECONDS
-                self._stage.tell_fleets("cut", share=_CHURN_SHARE)
+                self._stage.cut(_CHURN_SHARE)
             self._progress("churn", now - self._began)
             self._stage.play(0.2)
 
@@ -131,8 +145,8 @@ def slopes(samples: Sequence[Sample]) -> tuple[float, float]:
 
 @click.command()
 @click.option("--minutes", type=click.FloatRange(0.5), default=20.0, show_default=True)
-@click.option("--streams", "count", type=click.IntRange(40), default=600, show_default=True)
-@click.option("--rate", default=10.0, show_default=True, help="Messages per second, of each kind.")
+@click.option("--streams", "count", type=click.IntRange(100), default=600, show_default=True)
+@click.option("--rate", default=10.0, show_default=True, help="Messages per second on each shared channel.")
 @click.option("--write", is_flag=True, help="Write what came of it into docs/reliability.md.")
 @click.option("--logs", type=click.Path(path_type=Path, file_okay=False), help="Keep the logs here.")
 @click.pass_context
@@ -141,7 +155,7 @@ def soak(context: click.Context, minutes: float, count: int, rate: float, write:
     plan = Plan(
         streams=count,
         rate=rate,
-        redis=rows.APPEND_ONLY,
+        redis=redis_faults.APPEND_ONLY,
         nginx={"worker_shutdown_timeout 10s;": "worker_shutdown_timeout 3s;"},
     )
     if logs is not None:
@@ -151,13 +165,15 @@ def soak(context: click.Context, minutes: float, count: int, rate: float, write:
         Stage(logs or Path(temporary), plan) as stage,
     ):
         stage.begin()
+        stage.wake(DURING)
+        stage.wake(LATE)
         with Progress(
             TextColumn("{task.description:30}"), BarColumn(), TimeRemainingColumn(), console=Console(stderr=True)
         ) as bar:
             task = bar.add_task("", total=minutes * 60)
             going = Soak(stage, minutes * 60, lambda what, at: bar.update(task, description=what, completed=at))
             going.run()
-        accounts = stage.end()
+        accounts = stage.end(_PROMISE)
     result = _result(stage, going, accounts, minutes)
     output = Console(width=None if Console().is_terminal else 170)
     output.print(table.terminal([result]))
@@ -179,7 +195,7 @@ def _result(stage: Stage, soak: Soak, accounts: dict[str, Account], minutes: flo
         f"its descriptors beyond one for each stream: {first.files:.0f} and {last.files:.0f}, {files:+.1f} per hour",
         *(note for note in stage.notes if note.startswith("the publisher")),
     ]
-    faults = [*stage.faults, *faults_of(accounts, keeps=True)]
+    faults = [*stage.faults, *faults_of(accounts, _PROMISE)]
     if memory > _FLAT_MEMORY:
         faults.append(f"memory grows by {memory:.1f} MB per hour")
     if files > _FLAT_FILES:

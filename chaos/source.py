@@ -8,17 +8,24 @@ import socket
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
+from urllib.parse import urlencode
 
 from chaos.answer import Answer, BadAnswer
-from chaos.diary import Diary
+from chaos.columns import SAME as SAME_CHANNEL
+from chaos.columns import Listener
+from chaos.diary import CountingDiary, Diary
 from chaos.event_stream import EventStream, Message
-from chaos.payload import Payload
+from chaos.payload import SAME, Payload
 
 _FIRST_RETRY = 1.0
 """Seconds before the first reconnection of a client that was told none."""
 
 _SMALL_BUFFER = 4096
+_SAME = SAME.decode()
+_OF_NO_INTEREST = frozenset(("gateway.closing", "gateway.expiring"))
+"""Events a page has no use for; their ids count all the same."""
 
 
 @dataclass
@@ -27,10 +34,12 @@ class Target:
 
     host: str
     port: int
-    channels: list[str]
+    listener: Listener
 
     def request(self, last_event_id: str) -> bytes:
-        query = "&".join(f"channel={channel}" for channel in self.channels)
+        asked = [("channel", name) for name in self.listener.channels]
+        asked += [("pattern", name) for name in self.listener.patterns]
+        query = urlencode(asked)
         lines = [f"GET /events?{query} HTTP/1.1", f"Host: {self.host}:{self.port}", "Accept: text/event-stream"]
         if last_event_id:
             lines.append(f"Last-Event-ID: {last_event_id}")
@@ -66,6 +75,8 @@ class Source:
         diaries: what came, by channel.
         gaps: reasons of the gap events.
         unexpected: what no client should get.
+        greeted: a stream has told it where it begins (`gateway.open`).
+        away: it doesn't want to come back for now.
         opened: how often a good answer began.
         endings: how the streams ended.
         silence: the longest time without a message so far, in ns.
@@ -80,18 +91,22 @@ class Source:
     diaries: dict[str, Diary] = field(default_factory=dict)
     gaps: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
+    greeted: bool = False
+    away: bool = False
     opened: int = 0
     endings: list[Ending] = field(default_factory=list)
     silence: int = 0
     latencies: list[int] | None = None
 
     def __post_init__(self) -> None:
-        self.diaries = {channel: Diary() for channel in self.target.channels}
+        names = dict.fromkeys((*self.target.listener.channels, *self.target.listener.matched))
+        self.diaries = {name: CountingDiary() if name == SAME_CHANNEL else Diary() for name in names}
         self._retry = _FIRST_RETRY
         self._last_event_id = ""
         self._last_message = time.monotonic_ns()
         self._connection: _Connection | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     def connect(self) -> None:
         """Begin, without waiting for what comes of it."""
@@ -116,6 +131,17 @@ class Source:
         """Lose the network."""
         if self._connection is not None and self._connection.transport is not None:
             self._connection.transport.abort()
+
+    def leave(self) -> None:
+        """Lose the network, and stay away."""
+        self.away = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.cut()
+
+    def come_back(self) -> None:
+        self.away = False
+        self.connect()
 
     def stall(self) -> None:
         """Stop reading; what comes stays in the kernel's buffers, and then before them."""
@@ -170,10 +196,17 @@ class Source:
                 self._message(message.data, now)
             elif message.type == "gateway.gap":
                 self._gap(message.data)
-            elif message.type != "gateway.closing":
+            elif message.type == "gateway.open":
+                self.greeted = True
+                if not last_event_id:
+                    self.unexpected.append("gateway.open without an id")
+            elif message.type not in _OF_NO_INTEREST:
                 self.unexpected.append(f"{message.type}: {message.data[:80]}")
 
     def _message(self, data: str, now: int) -> None:
+        if data == _SAME:
+            self._same()
+            return
         try:
             channel, number, sent = Payload.decode(data)
             self.diaries[channel].message(number)
@@ -186,10 +219,23 @@ class Source:
             self.silence = now - self._last_message
         self._last_message = now
 
+    def _same(self) -> None:
+        diary = self.diaries.get(SAME_CHANNEL)
+        if isinstance(diary, CountingDiary):
+            diary.same()
+        else:
+            self.unexpected.append("an event of another channel")
+
     def _gap(self, data: str) -> None:
         try:
             gap = json.loads(data)
-            self.diaries[gap["channel"]].gap()
+            name: str = gap["channel"]
+            if name in self.target.listener.patterns:
+                for channel in self.target.listener.matched:
+                    if fnmatchcase(channel, name):
+                        self.diaries[channel].gap()
+            else:
+                self.diaries[name].gap()
             self.gaps[gap["reason"]] += 1
         except (ValueError, KeyError, TypeError):
             self.unexpected.append(f"gateway.gap: {data[:80]}")
@@ -207,8 +253,10 @@ class Source:
         self._retry = retry
 
     def _later(self) -> None:
+        if self.away:
+            return
         # Timers of browsers are never exact, and clients in step would be a load of their own.
-        asyncio.get_running_loop().call_later(self._retry * random.uniform(1.0, 1.1), self.connect)
+        self._timer = asyncio.get_running_loop().call_later(self._retry * random.uniform(1.0, 1.1), self.connect)
 
 
 class _Connection(asyncio.Protocol):
@@ -225,6 +273,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, because uvloop's transports are no subclasses of asyncio's.
         self.transport = cast(asyncio.Transport, transport)
+        if self._source.away:
+            self.transport.abort()
+            return
         self.transport.write(self._source.target.request(self._last_event_id))
 
     def data_received(self, data: bytes) -> None:

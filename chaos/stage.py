@@ -2,31 +2,31 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
 
 from chaos.account import Account, Channel, Published, reconcile
 from chaos.child import Child
+from chaos.columns import COLUMNS, DECLARED, GROUPS, Listener, feeds, group, listeners
+from chaos.kept import kept
+from chaos.promise import Keeps, Promise
+from chaos.troubles import Troubles
 from chaos.worker import AnyWorker
+from gateway.settings import Settings
 from testing.nginx import Nginx
-from testing.process import Process
 from testing.servers import RedisServer
 from testing.waiting import wait_until
-
-PLAIN, DURABLE = "plain", "durable"
-CHANNELS = {PLAIN: ["ticker"], DURABLE: ["orders", "alerts"]}
-"""Durable clients listen to two channels at once: they come back to both with a single id."""
-
-COMMANDS = {PLAIN: ["PUBLISH"], DURABLE: ["FCALL", "gateway_publish", "1"]}
 
 _FLEETS = 2
 _PATIENCE = 40.0
 """Seconds for a state to come about, on a machine that has other things to do."""
-_CATCH_UP = 15.0
+_CATCH_UP = 10.0
+_GREETING = 1.0
+"""Seconds after which a gateway that has greeted nobody doesn't know `gateway.open`."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Plan:
     """How large, and with which differences from the usual.
 
     Args:
-        streams: half of them listen to plain messages, half to durable ones.
-        rate: messages per second, of each kind.
+        streams: as many of them in each column.
+        rate: messages per second on each shared channel.
+        beside: further columns, with so many streams each.
         size: of a message, in bytes.
         small: share of the clients that have small buffers and can be stalled.
         workers: how many, in front of which nginx stands.
@@ -46,10 +47,13 @@ class Plan:
         tight: workers on unix sockets and small buffers in nginx, so that a client that stops reading is felt soon:
             over TCP on one machine the kernel holds megabytes for each stream.
         forwarded: the workers reach Redis through a forwarder.
+        replica: Redis has a replica from the beginning.
+        declared: workers are told which channels are durable, where they have a setting for that.
     """
 
     streams: int = 500
     rate: float = 20.0
+    beside: dict[str, int] = field(default_factory=dict)
     size: int = 120
     small: float = 0.0
     workers: int = 3
@@ -59,6 +63,8 @@ class Plan:
     nginx: dict[str, str] = field(default_factory=dict)
     tight: bool = False
     forwarded: bool = False
+    replica: bool = False
+    declared: bool = True
 
 
 SETTINGS: dict[str, Any] = {
@@ -70,15 +76,20 @@ SETTINGS: dict[str, Any] = {
     "retry_busy": 1.0,
     "redis_backoff_max": 0.5,
 }
+_NGINX = {" $1$2$3$4;": " 5$2$3;"}
+"""Likewise: clients that nginx turns away because no worker is there come back after half a second."""
 
 
 class Stage:
     """A context manager. Everything on it is real, listens on 127.0.0.0/8, and is gone afterwards.
 
     Attributes:
-        redis: the Redis that is published to.
+        redis: the Redis that is published to, and that is asked in the end what it has kept.
+        replica: of this Redis, if the plan has one.
         redis_address: where the workers see it: an address of their own, so that it can be taken from them alone.
-        unheard: times in which workers could not hear Redis, in `time.monotonic_ns()`.
+        troubles: times in which workers could not hear Redis.
+        astray: a time in which plain messages may come twice or out of order, in `time.monotonic_ns()`.
+        clients: by column, what its clients ask for.
         settings: of the workers.
         notes: what else was measured.
         faults: what else was wrong.
@@ -89,25 +100,32 @@ class Stage:
     def __init__(self, directory: Path, plan: Plan) -> None:
         self.plan = plan
         self.directory = directory
-        self.settings = {**SETTINGS, **plan.settings}
+        self.settings = {**SETTINGS, **_known_settings(plan), **plan.settings}
         self.redis_address = f"127.{random.randint(64, 127)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
         self.redis = RedisServer(directory, "--bind", f"127.0.0.1 {self.redis_address}", *plan.redis)
+        follow = ("--replicaof", f"127.0.0.1 {self.redis.port}", "--dbfilename", "replica.rdb")
+        self.replica = RedisServer(directory, *follow, *plan.redis)
         self.forwarder = Child("chaos.forwarder", directory / "forwarder.log")
         self.fleets = [Child("chaos.fleet", directory / f"fleet-{number}.log") for number in range(_FLEETS)]
         self.publisher = Child("chaos.publisher", directory / "publisher.log")
         self.workers: list[AnyWorker] = []
-        self.unheard: list[tuple[int, int]] = []
+        self.troubles = Troubles()
+        self.astray = (0, 0)
+        counts = {**dict.fromkeys(COLUMNS, plan.streams // len(COLUMNS)), **plan.beside}
+        self.clients = {column: listeners(column, count) for column, count in counts.items()}
         self.notes: list[str] = []
         self.faults: list[str] = []
         self.refusals: dict[str, int] = {}
         self.began = time.monotonic()
-        self._first: dict[str, int] = {}
         self._opened = ExitStack()
 
     def __enter__(self) -> Self:
         try:
             self._opened.enter_context(self.redis)
             port, address = self.redis.port, self.redis_address
+            if self.plan.replica:  # early, because a master that gets its first replica takes a new identity
+                self._opened.enter_context(self.replica)
+                wait_until(self._replica_follows, "the replica follows")
             if self.plan.forwarded:
                 self._opened.enter_context(self.forwarder)
                 port, address = self.forwarder.ask("listen", target=port, port=0)["port"], "127.0.0.1"
@@ -136,8 +154,14 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
+    def _replica_follows(self) -> bool:
+        with self.replica.client() as client:
+            replication = client.info("replication")
+        return replication["master_link_status"] == "up" and not replication["master_sync_in_progress"]
+
     def _nginx(self) -> Nginx:
-        nginx = Nginx(self.directory, [worker.port for worker in self.workers], replacing=self.plan.nginx)
+        replacing = {**_NGINX, **self.plan.nginx}
+        nginx = Nginx(self.directory, [worker.port for worker in self.workers], replacing=replacing)
         if self.plan.tight:
             parts = self.directory / "deploy" / "nginx"
             upstream = (parts / "upstream.conf").read_text()
@@ -151,32 +175,46 @@ class Stage:
     # The load
 
     def begin(self) -> None:
-        """Open all streams, publish, and count from where everybody hears everything."""
-        for column, channels in CHANNELS.items():
-            for fleet in self.fleets:
-                count = self.plan.streams // len(CHANNELS) // len(self.fleets)
+        """Open all streams, then publish: whatever is published is due to everybody who listens to it."""
+        for column, clients in self.clients.items():
+            for number, fleet in enumerate(self.fleets):
+                some = [asdict(listener) for listener in clients[number :: len(self.fleets)]]
                 fleet.send(
-                    "open", host="127.0.0.1", port=self.nginx.port, column=column, channels=channels, count=count,
-                    small=round(count * self.plan.small),
+                    "open", host="127.0.0.1", port=self.nginx.port, column=column, listeners=some,
+                    small=round(len(some) * self.plan.small),
                 )  # fmt: skip
         self.wait_all_open()
-        columns = [
-            {"command": COMMANDS[column], "channels": channels, "size": self.plan.size}
-            for column, channels in CHANNELS.items()
-        ]
-        self.publisher.send("start", host="127.0.0.1", port=self.redis.port, rate=self.plan.rate, columns=columns)
-        # An id is needed to come back with, so nobody counts before it has had an event.
-        wait_until(lambda: min(self._reached().values(), default=-1) >= 0, "every client heard something", _PATIENCE)
-        self._first = self.publisher.ask("mark")["next"]
+        self._wait_greeted()
+        self.publisher.send(
+            "start", host="127.0.0.1", port=self.redis.port, size=self.plan.size,
+            feeds=[asdict(feed) for feed in feeds(self.clients, self.plan.rate)],
+        )  # fmt: skip
         self.tell_fleets("begin")
+
+    def _wait_greeted(self) -> None:
+        """Until every client knows where its stream begins; by the head of the answer if the gateway doesn't say."""
+        began = time.monotonic()
+        planned = self._planned
+
+        def told() -> bool:
+            greeted = self.total("greeted")
+            return greeted == planned or (not greeted and time.monotonic() - began > _GREETING)
+
+        wait_until(told, f"gateway.open on {planned} streams", _PATIENCE)
+        if not self.total("greeted"):
+            self.notes.append("no gateway.open: everything is counted from the head of the first answer")
+
+    def wake(self, phase: str) -> None:
+        """Begin to publish on the channels that were quiet up to this phase."""
+        self.publisher.send("wake", phase=phase)
 
     def victim(self) -> AnyWorker:
         """A worker to hurt; never the first, so that a soak has one to watch."""
         return random.choice(self.workers[1:])
 
-    def keep(self, process: Process) -> None:
-        """Start something more, and end it with the rest."""
-        self._opened.enter_context(process)
+    def cut(self, share: float, *columns: str) -> None:
+        """That share of the clients loses its network; of all clients, or of those of some columns."""
+        self.tell_fleets("cut", share=share, columns=columns)
 
     def tell_fleets(self, do: str, **order: Any) -> None:
         for fleet in self.fleets:
@@ -203,11 +241,15 @@ class Stage:
         return sum(fleet.status.get(name, 0) for fleet in self.fleets)
 
     @contextmanager
-    def redis_lost(self) -> Iterator[None]:
+    def redis_lost(self, groups: frozenset[str] = GROUPS, patience: float = _PATIENCE) -> Iterator[None]:
         """While workers cannot hear Redis: from now until, after the block, all of them do again.
 
         Redis' own count of listeners is not enough: it counts connections that died without its knowledge. That the
         workers are ready is not enough either: they may not know of it yet.
+
+        Args:
+            groups: the channels on which somebody misses something.
+            patience: seconds until they must hear Redis again.
         """
         began = time.monotonic_ns()
         try:
@@ -222,36 +264,64 @@ class Stage:
                 return heard[0] > lifted and heard[1] >= len(self.workers)
 
             try:
-                wait_until(hears, "Redis has all workers listening", _PATIENCE)
+                wait_until(hears, "Redis has all workers listening", patience)
                 self.wait_workers()
                 lifted = time.monotonic_ns()
-                wait_until(hears, "Redis still has all workers listening", _PATIENCE)
+                wait_until(hears, "Redis still has all workers listening", patience)
             finally:
-                self.unheard.append((began, heard[0] or time.monotonic_ns()))
+                self.troubles.add(began, heard[0] or time.monotonic_ns(), groups)
 
-    def end(self) -> dict[str, Account]:
+    @contextmanager
+    def unknown(self, groups: frozenset[str]) -> Iterator[None]:
+        """While no worker knows these channels: from now until, after the block, all clients stream again."""
+        began = time.monotonic_ns()
+        try:
+            yield
+            self.wait_workers()
+            self.wait_all_open()
+        finally:
+            self.troubles.add(began, time.monotonic_ns(), groups)
+
+    def end(self, promise: Promise) -> dict[str, Account]:
         """Stop publishing, let everybody catch up, and compare."""
-        self.publisher.send("stop")
+        self.publisher.send("finish")
         record = self.publisher.receive()
         until = time.monotonic_ns()
         if record["late"]:
             self.notes.append(f"the publisher was held up {record['late']} times")
-        channels = {name: self._channel(name, records) for name, records in record["records"].items()}
+        found = self._kept(record["records"]) if promise.keeps is not Keeps.ALL else None
+        channels = {
+            name: self._channel(name, records, promise, None if found is None else found.get(name, set()))
+            for name, records in record["records"].items()
+        }
+        self._check_refusals(record["records"])
         last = {name: channel.sure[-1].number for name, channel in channels.items() if channel.sure}
         end = time.monotonic() + _CATCH_UP
-        while time.monotonic() < end:
-            reached = self._reached()
-            if all(reached.get(name, -1) >= number for name, number in last.items()):
-                break
-            time.sleep(0.05)
+        while time.monotonic() < end and any(fleet.ask("behind", numbers=last)["count"] for fleet in self.fleets):
+            time.sleep(0.1)
         clients = self.report(until)
         self.refusals = record["refusals"]
-        return {
-            column: reconcile(
-                {name: channels[name] for name in names}, [one for one in clients if one["column"] == column]
+        accounts: dict[str, Account] = {}
+        for column, asked in self.clients.items():
+            names = {name for listener in asked for name in (*listener.channels, *listener.matched)}
+            accounts[column] = reconcile(
+                {name: channels[name] for name in sorted(names)}, [one for one in clients if one["column"] == column]
             )
-            for column, names in CHANNELS.items()
-        }
+        return accounts
+
+    def _check_refusals(self, records: dict[str, list[list[int]]]) -> None:
+        refused = sum(bool(sent) and sent[-1][1] < 0 for sent in records.values())
+        if refused:
+            self.faults.append(f"Redis still refused the last message of {refused} channels")
+
+    def _kept(self, records: dict[str, list[list[int]]]) -> dict[str, set[int]]:
+        """The messages that Redis still has, by channel."""
+        durable = [name for name, sent in records.items() if any(durable for *_, durable in sent)]
+        with self.redis.client() as client:
+            found = kept(client, durable)
+        if not any(found.values()):
+            self.faults.append("Redis' streams hold nothing that was published: nobody can tell what was kept")
+        return found
 
     def report(self, until: int = 0) -> list[dict[str, Any]]:
         """What each client wrote down.
@@ -264,23 +334,36 @@ class Stage:
 
     @property
     def _planned(self) -> int:
-        return self.plan.streams // len(CHANNELS) // len(self.fleets) * len(self.fleets) * len(CHANNELS)
+        return sum(map(len, self.clients.values()))
 
-    def _reached(self) -> dict[str, int]:
-        """By channel the number all its clients have reached."""
-        parts = [fleet.status.get("reached", {}) for fleet in self.fleets]
-        names = {name for part in parts for name in part}
-        return {name: min(part.get(name, 1 << 60) for part in parts) for name in names}
-
-    def _channel(self, name: str, records: list[list[int]]) -> Channel:
+    def _channel(self, name: str, records: list[list[int]], promise: Promise, found: set[int] | None) -> Channel:
+        # `found` is what Redis has of it, and None stands for everything it acknowledged.
         sure, unsure = [], set()
-        for number, (sent, answered, _) in enumerate(records):
+        for number, (sent, answered, durable) in enumerate(records):
             if answered > 0:
-                sure.append(Published(number, self._unheard(sent, answered), sent / 1e9 - self.began))
+                unheard = self.troubles.hit(group(name), sent, answered)
+                excused = promise.keeps is Keeps.NOTHING and unheard
+                sure.append(
+                    Published(
+                        number,
+                        unheard,
+                        sent / 1e9 - self.began,
+                        durable=bool(durable),
+                        kept=not excused and (found is None or number in found),
+                        astray=sent <= self.astray[1] and answered >= self.astray[0],
+                    )
+                )
             elif answered == 0:
                 unsure.add(number)
-        return Channel(sure, frozenset(unsure), self._first.get(name, 0))
+        return Channel(sure, frozenset(unsure), calm=promise.calm_on(group(name)))
 
-    def _unheard(self, sent: int, answered: int) -> bool:
-        # Redis published it somewhere between the two.
-        return any(sent <= end and answered >= begin for begin, end in self.unheard)
+
+def channels_of(clients: Sequence[Listener], groups: Collection[str]) -> list[str]:
+    """The channels of these groups that clients name."""
+    return sorted({name for one in clients for name in one.channels if group(name) in groups})
+
+
+def _known_settings(plan: Plan) -> dict[str, Any]:
+    """The settings that the columns need, as far as the gateway has them."""
+    wanted = {"allowed_patterns": ["team.*"], **({"durable_channels": DECLARED} if plan.declared else {})}
+    return {name: value for name, value in wanted.items() if name in Settings.model_fields}

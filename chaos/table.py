@@ -4,11 +4,12 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from chaos.columns import QUIET
 from chaos.row import Result
 
 _HEADINGS = (
     "what breaks",
-    "published",
+    "clients",
     "deliveries due",
     "lost",
     "unexplained",
@@ -16,6 +17,7 @@ _HEADINGS = (
     "twice",
     "out of order",
     "told of a gap",
+    "needlessly",
     "gave up",
     "silence",
     "as promised",
@@ -23,14 +25,14 @@ _HEADINGS = (
 
 
 def lines(result: Result) -> list[list[str]]:
-    """Two lines for each row: plain and durable."""
+    """A line for each column."""
     table: list[list[str]] = []
     for column, account in result.accounts.items():
-        wrong = any(fault.startswith(f"{column}:") for fault in result.faults)
+        wrong = any(fault.startswith(f"{column}: ") for fault in result.faults)
         counts = (
-            account.clients * account.published,
+            account.due,
             account.lost,
-            account.unexplained,
+            account.unexplained + account.forgotten,
             account.unannounced,
             account.duplicated,
             account.disordered,
@@ -41,8 +43,10 @@ def lines(result: Result) -> list[list[str]]:
                 column,
                 *(f"{count:,}" for count in counts),
                 f"{account.told:,} of {account.clients:,}",
+                f"{account.uncalled:,}",
                 f"{account.closed:,}",
-                f"{account.silence:.1f} s",
+                # A quiet client hears nothing most of the time.
+                "–" if column == QUIET else f"{account.silence:.1f} s",
                 "no" if wrong else "yes",
             ]
         )

@@ -20,21 +20,25 @@ class Received(NamedTuple):
 
 
 def publishers_id(id_: str) -> str:
-    """The id if its publisher gave it; nothing for one the gateway made, which no test can know beforehand."""
-    return "" if re.fullmatch(r"\d{13}-([0-9a-f]{8}|\d{1,7})", id_) else id_
+    """The id if its publisher gave it; nothing for a position, which no test can know beforehand."""
+    own, tilde, place = id_.rpartition("~")
+    return (own if tilde else "") if re.fullmatch(r"2\.[0-9a-f]+\.[0-9a-f]+(\.[\w-]+:[0-9a-f]+)*", place) else id_
 
 
 class Stream:
-    """An open stream. `next()` waits for the next event, skipping `retry:` lines and comments.
+    """An open stream. `next()` waits for the next event; `gateway.open` is noted and skipped.
 
     Attributes:
         last_event_id: the last id seen, whoever gave it.
+        opened: the data of each `gateway.open`.
+        retry: the newest reconnection time, in ms.
     """
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.retry: int | None = None
         self.last_event_id = ""
+        self.opened: list[str] = []
         self._events = self._iterate()
 
     def next(self) -> Received:
@@ -55,10 +59,13 @@ class Stream:
 
     def _iterate(self) -> Iterator[Received]:
         for event in EventSource(self.response).iter_sse():
-            if event.retry is not None and not event.data and event.event == "message":
+            if event.retry is not None:
                 self.retry = event.retry
-            else:
+            if event.id:
                 self.last_event_id = event.id
+            if event.event == "gateway.open":
+                self.opened.append(event.data)
+            else:
                 yield Received(event.data, event.event, publishers_id(event.id))
 
 

@@ -14,7 +14,7 @@ from gateway.bench import payload, server
 from gateway.bench.comparison import Comparison, warm_up
 from gateway.bench.errors import BenchError
 from gateway.bench.load import Load
-from gateway.bench.machine import SPARE_DESCRIPTORS, descriptors, orderly_end, split_cores
+from gateway.bench.machine import SPARE_DESCRIPTORS, descriptors, orderly_end, readers, split_cores
 from gateway.bench.progress import progress_bar
 from gateway.bench.result import Opening, Result, opening_as_json
 from gateway.bench.session import ACCEPT_GZIP, Progress, Session, Target
@@ -178,8 +178,7 @@ async def _measure(
 
 def _processes(streams: int, wanted: int | None) -> int:
     """As many readers as wanted, or as the limit of open files asks for."""
-    room = descriptors() - SPARE_DESCRIPTORS
-    needed = -(-streams // room)
+    needed = readers(streams)
     if wanted is not None and wanted < needed:
         raise click.UsageError(
             f"--processes {wanted}: {streams:,} streams need at least {needed}, because a process may open "

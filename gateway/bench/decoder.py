@@ -4,8 +4,12 @@ A broadcast server sends the same bytes to thousands of streams, so the same byt
 times. The decoder is therefore written as states that remember where each piece of bytes led: decoding a
 piece in full (chunk framing, gzip, events cut anywhere, order) is paid for once, and every further stream pays for
 one dictionary lookup. That is what lets every event of every stream be checked, instead of a sample.
+
+A stream of several channels may get an `id:` line of its own, as a chunk in front of the bytes it shares with the
+others. Such lines are taken out before the lookup.
 """
 
+import re
 import sys
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -18,6 +22,15 @@ from gateway.bench.errors import ResponseError
 _MEMO_ENTRIES = 512  # a fan-out has a few different pieces under way at a time; older ones never come back
 _MEMO_DEPTH = 4  # pieces that end inside a chunk or an event and follow each other: longer chains are not kept
 _HEAD_BYTES = 65_536
+
+# A chunk that begins where a line begins and holds nothing but an `id:` line.
+_OWN_ID = re.compile(rb"(?:\A|(?<=\n\r\n))([0-9a-fA-F]+)\r\n(id: [\x21-\x7e]*\n)\r\n")
+
+_BEFORE_ID = b"\r\nid: "
+
+# Names that begin with `gateway.` are the gateway's own: its events are no deliveries, whatever is in them.
+_BLOCKS = re.compile(rb"^(?:event: ?gateway\.([a-z_]*)\r?\n|\r?\n)", re.MULTILINE)
+_GAP = b"gap"
 
 
 class State(Protocol):
@@ -40,12 +53,14 @@ class Piece:
         numbers: of the messages that became complete, in the order of their arrival.
         stamps: when each was published.
         run: whether each number is one more than the one before.
+        gaps: how many `gateway.gap` began.
     """
 
     after: State
     numbers: tuple[int, ...] = ()
     stamps: tuple[int, ...] = ()
     run: bool = True
+    gaps: int = 0
 
 
 @dataclass(slots=True)
@@ -89,6 +104,7 @@ class Body:
         raw: the beginning of a chunk's size line.
         coding: the state of the content coding.
         partial: the beginning of a line that has no end yet.
+        internal: whether the present event is one of the gateway's own.
         begun: whether any byte of an event has come.
         ended: whether the last chunk has come, or the coding's end.
         depth: how many pieces it is away from the state between two chunks.
@@ -98,12 +114,18 @@ class Body:
     raw: bytes = b""
     coding: Coding = IDENTITY
     partial: bytes = b""
+    internal: bool = False
     begun: bool = False
     ended: bool = False
     depth: int = 0
     memo: dict[bytes, Piece] = field(default_factory=dict)
 
     def step(self, data: bytes) -> Piece:
+        if self is _BETWEEN[IDENTITY]:
+            shared = _without_own_ids(data)
+            if len(shared) < len(data):
+                # Remembering each stream's own bytes would push out what all of them share.
+                return (self.memo.get(shared) or self.step(shared)) if shared else Piece(self)
         piece = self._decode(data)
         if self.depth >= _MEMO_DEPTH:
             return piece
@@ -118,8 +140,13 @@ class Body:
         body = self.partial + new
         numbers: list[int] = []
         stamps: list[int] = []
-        end = 0
+        end = gaps = 0
+        internal: list[tuple[int, int]] = []
+        if self.internal or b"gateway." in body:
+            internal, after.internal, gaps = _internal_parts(body, self.internal)
         for number, stamp, place in payload.found(body):
+            if any(start < place <= stop for start, stop in internal):
+                continue
             numbers.append(number)
             stamps.append(stamp)
             end = place
@@ -128,7 +155,7 @@ class Body:
         after.begun = self.begun or bool(new)
         after.depth = self.depth + 1
         run = all(second == first + 1 for first, second in pairwise(numbers))
-        return Piece(_shared(after), tuple(numbers), tuple(stamps), run)
+        return Piece(_shared(after), tuple(numbers), tuple(stamps), run, gaps)
 
     def _unchunk(self, data: bytes) -> tuple["Body", bytes]:
         """Take the chunk framing off: the state of the framing afterwards, and the body's bytes."""
@@ -163,9 +190,49 @@ def _chunk_size(line: bytes) -> int:
         raise ResponseError(f"{line[:20]!r} is no size of a chunk") from None
 
 
+def _without_own_ids(data: bytes) -> bytes:
+    """The bytes without the chunks that hold only an `id:` line."""
+    first = _OWN_ID.match(data)
+    if first and _is_whole(first):
+        data = data[first.end() :]
+    if _BEFORE_ID not in data:  # searching for the pattern takes ten times as long
+        return data
+    return _OWN_ID.sub(lambda match: b"" if _is_whole(match) else match[0], data)
+
+
+def _is_whole(chunk: re.Match[bytes]) -> bool:
+    """Whether the chunk is as long as it says; whatever else is wrong with it is found by decoding."""
+    return int(chunk[1], 16) == len(chunk[2])
+
+
+def _internal_parts(body: bytes, internal: bool) -> tuple[list[tuple[int, int]], bool, int]:
+    """Where the gateway's own events are in bytes that begin with a line.
+
+    Args:
+        body: the bytes.
+        internal: whether they begin within such an event.
+
+    Returns:
+        The parts, whether the last one has no end yet, and how many gaps are among them.
+    """
+    parts: list[tuple[int, int]] = []
+    start, gaps = 0, 0
+    for match in _BLOCKS.finditer(body):
+        if match[1] is not None:
+            gaps += match[1] == _GAP
+            start = start if internal else match.end()
+            internal = True
+        elif internal:
+            parts.append((start, match.start()))
+            internal = False
+    if internal:
+        parts.append((start, len(body)))
+    return parts, internal, gaps
+
+
 def _shared(state: Body) -> Body:
     """Between two chunks all streams of one coding are in the same state, and share what it remembers."""
-    if state.left or state.raw or state.partial or state.ended or not state.begun:
+    if state.left or state.raw or state.partial or state.internal or state.ended or not state.begun:
         return state
     return _BETWEEN.get(state.coding, state)
 

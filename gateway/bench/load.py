@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+OWN_FIRST = 1_000_000_000
+"""Number of the first message on a stream's own channel; on shared channels numbers stay below it."""
+
 
 @dataclass(frozen=True)
 class Load:
@@ -19,6 +22,9 @@ class Load:
             stream that compresses them it matters.
         at_once: streams that may be on their way at once while they are opened: the default keeps a server busy
             and doesn't fill its backlog.
+        own_every: each stream listens to a channel of its own as well as to the shared one, and one in so many of
+            these own channels gets messages; 0: there are no own channels.
+        own_rate: messages per second on each own channel that gets any.
     """
 
     streams: int
@@ -30,10 +36,23 @@ class Load:
     all_channels: bool = False
     varied: bool = False
     at_once: int = 256
+    own_every: int = 0
+    own_rate: float = 0.0
 
     @property
     def messages(self) -> int:
+        """On the channels that are not a stream's own."""
         return max(1, round(self.rate * self.duration))
+
+    @property
+    def own_channels(self) -> int:
+        """Own channels that get messages."""
+        return -(-self.streams // self.own_every) if self.own_every else 0
+
+    @property
+    def own_messages(self) -> int:
+        """On all own channels together."""
+        return round(self.own_channels * self.own_rate * self.duration)
 
 
 def share(channel: int, channels: int, messages: int) -> int:

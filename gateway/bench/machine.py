@@ -16,6 +16,11 @@ def descriptors() -> int:
     return hard if hard != resource.RLIM_INFINITY else 1_000_000
 
 
+def readers(streams: int) -> int:
+    """How many reading processes so many streams need."""
+    return -(-streams // (descriptors() - SPARE_DESCRIPTORS))
+
+
 @contextmanager
 def orderly_end() -> Iterator[None]:
     """SIGTERM acts like Ctrl-C; by default it would leave the servers we started behind.

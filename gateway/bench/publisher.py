@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -22,6 +23,8 @@ _PATIENCE = 30.0
 """Seconds for Redis to answer."""
 
 _STATUS_SECONDS = 0.1
+
+_PLACES = re.compile(rb"\{(channel|data|quoted)\}")
 
 
 class RedisError(Exception):
@@ -75,14 +78,18 @@ class Http:
 
     Args:
         url: where to post; `{channel}` in it is replaced.
+        headers: sent with each request.
+        body: what is posted; `{channel}`, `{data}` and `{quoted}` (the data, percent-encoded) in it are replaced.
     """
 
     _ANSWER = re.compile(
         rb"HTTP/1\.1 (\d+)[^\r\n]*\r\n(?:[^\r\n]+\r\n)*?(?i:content-length): *(\d+)\r\n(?:[^\r\n]+\r\n)*\r\n"
     )
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: Sequence[str] = (), body: str = "{data}") -> None:
         parts = urlsplit(url)
+        self._headers = "".join(f"{header}\r\n" for header in headers)
+        self._body = body.encode()
         self._target = parts.path + (f"?{parts.query}" if parts.query else "")
         self._host = parts.netloc
         self._socket = socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 80), _PATIENCE)
@@ -91,8 +98,11 @@ class Http:
 
     def publish(self, channel: str, data: bytes) -> bytes:
         target = self._target.replace("{channel}", quote(channel))
-        head = f"POST {target} HTTP/1.1\r\nHost: {self._host}\r\nContent-Length: {len(data)}\r\n\r\n"
-        return head.encode() + data
+        parts = {b"channel": channel.encode(), b"data": data, b"quoted": quote(data, safe="").encode()}
+        # In one go, for what is put in may look like a place to put something in.
+        body = _PLACES.sub(lambda match: parts[match[1]], self._body)
+        head = f"POST {target} HTTP/1.1\r\nHost: {self._host}\r\n{self._headers}Content-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
@@ -154,9 +164,9 @@ class Publisher:
     """Publishes messages `first` … `first + messages - 1`, round the channels in turn.
 
     Args:
-        plan: `url` (of Redis, or http:// to post to), `channels` (names, prefix included), `all_channels` (whether
-            numbers are those of all channels together), `rate`, `size`, `varied` (which kind of payload), `first`,
-            `messages`.
+        plan: `url` (of Redis, or http:// to post to), `headers` and `body` (see `Http`), `channels` (names, prefix
+            included), `all_channels` (whether numbers are those of all channels together), `rate`, `size`, `varied`
+            (which kind of payload), `first`, `messages`, `base` (the number of a channel's first message).
         control: where progress is told.
     """
 
@@ -168,8 +178,9 @@ class Publisher:
         self._encode = payload.encode_varied if plan["varied"] else payload.encode
         self._first: int = plan["first"]
         self._messages: int = plan["messages"]
+        self._base: int = plan["base"]
         self._control = control
-        self._destination: Destination = (Http if plan["url"].startswith("http:") else Redis)(plan["url"])
+        self._destination = _destination(plan)
 
     def run(self) -> None:
         """Publish all on schedule and report.
@@ -201,8 +212,14 @@ class Publisher:
     def _publish(self, offset: int, now: int) -> bytes:
         together = self._first + offset
         number, channel = divmod(together, len(self._channels))
-        data = self._encode(together if self._together else number, now, self._size)
+        data = self._encode(self._base + (together if self._together else number), now, self._size)
         return self._destination.publish(self._channels[channel], data)
+
+
+def _destination(plan: dict[str, Any]) -> Destination:
+    if plan["url"].startswith("http:"):
+        return Http(plan["url"], plan["headers"], plan["body"])
+    return Redis(plan["url"])
 
 
 def _place(url: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from gateway.bench.control import Control
 from gateway.bench.errors import ResponseError
 from gateway.bench.latencies import Latencies
-from gateway.bench.load import share
+from gateway.bench.load import OWN_FIRST, share
 from gateway.bench.reception import Reception
 
 _READ_BYTES = 65_536
@@ -47,8 +47,10 @@ class Reader:
 
     Args:
         plan: `address` (host, port), `sources` (addresses to connect from, if any), `requests` (the request of
-            each channel, or the one for all of them), `channels_each` (how many channels a request names),
-            `at_once` (how many streams may be on their way), `first` and `count` (which streams are this reader's).
+            each channel, or the one for all of them; of each stream, if streams have own channels),
+            `channels_each` (how many channels a request names, own ones not counted), `own_every` and `own_channels`
+            (as in `Load`), `at_once` (how many streams may be on their way), `first` and `count` (which streams are
+            this reader's).
         control: where orders come from.
     """
 
@@ -118,7 +120,10 @@ class Reader:
         while self._under_way < self._plan["at_once"] and len(self._streams) < self._plan["count"]:
             index = self._plan["first"] + len(self._streams)
             channel = index % len(self._requests)
-            stream = Stream(index, channel, Reception(self._latencies.buckets, self._plan["channels_each"]))
+            reception = Reception(
+                self._latencies.buckets, self._plan["channels_each"], own=bool(self._plan["own_every"])
+            )
+            stream = Stream(index, channel, reception)
             self._streams.append(stream)
             descriptor = stream.socket.fileno()
             self._by_descriptor[descriptor] = stream
@@ -170,43 +175,59 @@ class Reader:
                     self._control.send(kind="opening", at=time.monotonic_ns())
                     self._opening = True
                 case "begin":
-                    self._begin(order["published"])
+                    self._begin(order["published"], order["own_published"])
                 case "report":
-                    self._report(order["published"])
+                    self._report(order["published"], order["own_published"])
                 case "quit":
                     self._control.closed = True
 
-    def _begin(self, published: int) -> None:
+    def _begin(self, published: int, own_published: int) -> None:
         """Count afresh from the messages that follow the first `published` ones."""
         for stream in self._streams:
-            stream.reception.ledger.rebase(share(stream.channel, len(self._requests), published))
+            stream.reception.ledger.rebase(self._share(stream, published))
+            if stream.reception.own:
+                stream.reception.own.rebase(OWN_FIRST + self._own_share(stream, own_published))
         self._latencies.buckets.clear()
         self._received = self._bytes = self._last_arrival = 0
         self._began = (time.process_time(), time.monotonic())
         self._status()  # or the command would take the last count for the new one
         self._control.send(kind="begun", open=self._open, failures=self._failures)
 
-    def _report(self, published: int) -> None:
+    def _share(self, stream: Stream, published: int) -> int:
+        """How many of the messages on shared channels were for this stream."""
+        channels = 1 if self._plan["own_every"] else len(self._requests)
+        return share(stream.channel % channels, channels, published)
+
+    def _own_share(self, stream: Stream, own_published: int) -> int:
+        """How many of the messages on own channels were for this stream."""
+        place, silent = divmod(stream.index, self._plan["own_every"])
+        return 0 if silent else share(place, self._plan["own_channels"], own_published)
+
+    def _report(self, published: int, own_published: int) -> None:
         cpu, wall = time.process_time() - self._began[0], time.monotonic() - self._began[1]
         ledgers = [stream.reception.ledger for stream in self._streams]
-        lost = [
-            stream.reception.ledger.lost(share(stream.channel, len(self._requests), published))
-            for stream in self._streams
-        ]
+        lost = [stream.reception.ledger.lost(self._share(stream, published)) for stream in self._streams]
+        received = [ledger.received for ledger in ledgers]
+        for place, stream in enumerate(self._streams):
+            if own := stream.reception.own:
+                ledgers.append(own)
+                lost[place] += own.lost(OWN_FIRST + self._own_share(stream, own_published))
+                received[place] += own.received
         short = [
-            {"stream": stream.index, "received": ledger.received, "lost": count}
-            for stream, ledger, count in zip(self._streams, ledgers, lost, strict=True)
+            {"stream": stream.index, "received": arrived, "lost": count}
+            for stream, arrived, count in zip(self._streams, received, lost, strict=True)
             if count
         ]
         self._control.send(
             kind="report",
-            received=sum(ledger.received for ledger in ledgers),
+            received=sum(received),
             lost=sum(lost),
             duplicates=sum(ledger.duplicates for ledger in ledgers),
             out_of_order=sum(ledger.reordered for ledger in ledgers),
             short_streams=len(short),
             short_examples=short[:5],
             closed=self._closed,
+            gaps=sum(stream.reception.gaps for stream in self._streams),
             failures=self._failures,
             latencies=self._latencies.buckets,
             last_arrival=self._last_arrival,
@@ -214,6 +235,8 @@ class Reader:
             cpu=cpu,
             wall=wall,
         )
+        for stream in self._streams:  # one that comes before the next load is the next report's
+            stream.reception.gaps = 0
 
     def _status(self) -> None:
         self._control.send(kind="status", open=self._open, received=self._received)

@@ -58,6 +58,7 @@ class Result:
         others_share: what other processes took of the server's cores; None: the cores are not known.
         publisher_late: seconds the publisher was behind its schedule at worst.
         reader_share: the busiest reader's share of a core.
+        gaps: how often a stream was told that it missed something, since the last load or since it was opened.
     """
 
     expected: int
@@ -78,6 +79,7 @@ class Result:
     publisher_late: float
     reader_share: float
     proxy_cpu: float | None = None
+    gaps: int = 0
 
     @property
     def complete(self) -> bool:

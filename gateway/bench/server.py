@@ -58,10 +58,13 @@ def have_redis_server() -> bool:
 
 
 @contextmanager
-def worker(redis_url: str, cores: Collection[int], settings: Mapping[str, str]) -> Iterator[Server]:
+def worker(
+    redis_url: str, cores: Collection[int], settings: Mapping[str, str], checkout: Path | None = None
+) -> Iterator[Server]:
     """One `gateway run`, with these variables on top of the environment's.
 
-    Its URL is of use only if no unix socket is among them.
+    Its URL is of use only if no unix socket is among them. With a checkout it is that directory's gateway, run by
+    this interpreter with the packages installed here.
     """
     port = free_port()
     given = {
@@ -72,7 +75,9 @@ def worker(redis_url: str, cores: Collection[int], settings: Mapping[str, str]) 
         "GATEWAY_DRAIN_WINDOW": "0",
         **settings,
     }
-    with running([sys.executable, "-m", "gateway", "run"], given, cores) as (process, log):
+    if checkout:
+        given["PYTHONPATH"] = str(checkout)
+    with running([sys.executable, "-m", "gateway", "run"], given, cores, checkout) as (process, log):
         url = f"http://127.0.0.1:{port}"
         wait(lambda: answers(url + "/readyz", given["GATEWAY_UNIX_SOCKET"]), process, log)
         yield Server(url, process.pid)
@@ -99,9 +104,12 @@ def tutorial(redis_url: str, cores: Collection[int]) -> Iterator[Server]:
 
 @contextmanager
 def running(
-    command: Sequence[str], variables: Mapping[str, str], cores: Collection[int]
+    command: Sequence[str], variables: Mapping[str, str], cores: Collection[int], directory: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-    """A process on these cores, with these variables on top of ours; gives it, and where its output goes."""
+    """A process on these cores, with these variables on top of ours; gives it, and where its output goes.
+
+    It runs in that directory, or in ours.
+    """
     with tempfile.NamedTemporaryFile(prefix="gateway-bench-", suffix=".log") as log:
         process = subprocess.Popen(
             command,
@@ -109,6 +117,7 @@ def running(
             stdout=log,
             stderr=log,
             env=environment(**variables),
+            cwd=directory,
             start_new_session=True,
         )
         # Threads inherit it, and this early the process has none yet.

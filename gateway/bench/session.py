@@ -14,7 +14,7 @@ from gateway.bench import usage
 from gateway.bench.child import Child
 from gateway.bench.errors import BenchError
 from gateway.bench.latencies import Latencies
-from gateway.bench.load import Load, share
+from gateway.bench.load import OWN_FIRST, Load, share
 from gateway.bench.result import Opening, Result
 
 _OPEN_PATIENCE = 30.0
@@ -47,6 +47,7 @@ class Target:
     Args:
         url: of the gateway, or of an endpoint (`{channel}` in it is replaced, else `?channel=` is added).
         publish_url: where to publish: a Redis, or http://…{channel}… to post to.
+        publish_headers, publish_body: of what is posted; see `gateway.bench.publisher.Http`.
         prefix: of channel names in Redis.
         pids: processes whose CPU and memory are the server's.
         proxy_pids: processes in front of it, whose CPU and memory are counted beside the server's.
@@ -63,6 +64,8 @@ class Target:
     cores: frozenset[int] = frozenset()
     proxy_pids: tuple[int, ...] = ()
     more_urls: tuple[str, ...] = ()
+    publish_headers: tuple[str, ...] = ()
+    publish_body: str = "{data}"
 
 
 class Session:
@@ -82,8 +85,9 @@ class Session:
         self._progress = progress
         run = secrets.token_hex(4)  # so that two benchmarks on one Redis don't hear each other
         self._channels = [f"bench-{run}-{number}" for number in range(load.channels)]
+        self._own = [f"bench-{run}-user.{number}" for number in range(load.streams if load.own_every else 0)]
         self._readers: list[Child] = []
-        self._published = 0
+        self._published = self._own_published = 0
         self._children = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -118,30 +122,39 @@ class Session:
         )
 
     async def publish(self, rate: float, duration: float, drain_limit: float = DRAIN_LIMIT) -> Result:
-        """Send a load through the open streams, and reconcile what arrived with it."""
-        messages = Load(self._load.streams, rate, duration).messages
-        first, self._published = self._published, self._published + messages
-        expected = self._deliveries(self._published) - self._deliveries(first)
-        self._must_all_be_open([await reader.ask("begin", "begun", published=first) for reader in self._readers])
-        plan = {
-            "url": self._target.publish_url,
-            "channels": [self._target.prefix + channel for channel in self._channels],
-            "all_channels": self._load.all_channels,
-            "rate": rate,
-            "size": self._load.size,
-            "varied": self._load.varied,
-            "first": first,
-            "messages": messages,
-        }
-        async with Child("publisher", plan, self._cores) as publisher:
+        """Send a load through the open streams, and reconcile what arrived with it.
+
+        What goes to own channels is in proportion to the rate.
+        """
+        load = self._load
+        part = replace(load, rate=rate, duration=duration, own_rate=load.own_rate * rate / load.rate)
+        first, self._published = self._published, self._published + part.messages
+        own_first, self._own_published = self._own_published, self._own_published + part.own_messages
+        expected = self._deliveries(self._published) - self._deliveries(first) + part.own_messages
+        counts = {"published": first, "own_published": own_first}
+        self._must_all_be_open([await reader.ask("begin", "begun", **counts) for reader in self._readers])
+        plans = [
+            self._publisher_plan(self._channels, rate, first, part.messages)
+            | {"all_channels": load.all_channels, "base": 0}
+        ]
+        if part.own_messages:
+            own, own_rate = self._own[:: load.own_every], part.own_messages / duration
+            plans.append(
+                self._publisher_plan(own, own_rate, own_first, part.own_messages)
+                | {"all_channels": False, "base": OWN_FIRST}
+            )
+        async with AsyncExitStack() as children:
+            publishers = [await children.enter_async_context(Child("publisher", plan, self._cores)) for plan in plans]
             before = self._usage()
-            await publisher.send(do="go")
-            published = await self._followed(publisher, expected)
+            for publisher in publishers:
+                await publisher.send(do="go")
+            published = await self._followed(publishers, expected)
         complete = await self._drained(expected, drain_limit)
         wall, cpu, proxy_cpu, busy = (now - then for now, then in zip(self._usage(), before, strict=True))
         if complete:
             await asyncio.sleep(_GRACE)
-        reports = [await reader.ask("report", "report", published=self._published) for reader in self._readers]
+        counts = {"published": self._published, "own_published": self._own_published}
+        reports = [await reader.ask("report", "report", **counts) for reader in self._readers]
         result = self._result(expected, published, reports)
         return replace(
             result,
@@ -149,6 +162,19 @@ class Session:
             proxy_cpu=proxy_cpu if self._target.proxy_pids else None,
             others_share=max(0.0, busy - cpu - proxy_cpu) / wall if self._target.cores else None,
         )
+
+    def _publisher_plan(self, channels: Sequence[str], rate: float, first: int, messages: int) -> dict[str, Any]:
+        return {
+            "url": self._target.publish_url,
+            "headers": self._target.publish_headers,
+            "body": self._target.publish_body,
+            "channels": [self._target.prefix + channel for channel in channels],
+            "rate": rate,
+            "size": self._load.size,
+            "varied": self._load.varied,
+            "first": first,
+            "messages": messages,
+        }
 
     def _reader_plan(self, number: int, first: int, count: int) -> dict[str, Any]:
         urls = (self._target.url, *self._target.more_urls)
@@ -166,12 +192,17 @@ class Session:
             "sources": _sources(number, count) if loopback else [],
             "requests": [f"GET {target}{tail}" for target in self._request_targets(path)],
             "channels_each": len(self._channels) if self._load.all_channels else 1,
+            "own_every": self._load.own_every,
+            "own_channels": self._load.own_channels,
             "at_once": self._load.at_once,
             "first": first,
             "count": count,
         }
 
     def _request_targets(self, path: str) -> list[str]:
+        if self._own:
+            (shared,) = self._channels
+            return [_with_channel(_with_channel(path, own), shared) for own in self._own]
         if not self._load.all_channels:
             return [_with_channel(path, channel) for channel in self._channels]
         for channel in self._channels:
@@ -224,15 +255,16 @@ class Session:
                 break
         return memory
 
-    async def _followed(self, publisher: Child, expected: int) -> dict[str, Any]:
-        report = asyncio.ensure_future(publisher.receive("report", None))
+    async def _followed(self, publishers: Sequence[Child], expected: int) -> list[dict[str, Any]]:
+        reports = asyncio.gather(*(publisher.receive("report", None) for publisher in publishers))
         try:
-            while not report.done():
+            while not reports.done():
                 self._progress("publishing", self._received, expected)
-                await asyncio.wait([report], timeout=0.1)
-            return report.result()
+                await asyncio.wait([reports], timeout=0.1)
+            found: list[dict[str, Any]] = reports.result()
+            return found
         finally:
-            report.cancel()
+            reports.cancel()
 
     async def _drained(self, expected: int, patience: float) -> bool:
         """Wait until everything has arrived, or nothing more does."""
@@ -250,7 +282,7 @@ class Session:
     def _result(
         self,
         expected: int,
-        published: dict[str, Any],
+        published: Sequence[dict[str, Any]],
         reports: Sequence[dict[str, Any]],
     ) -> Result:
         latencies = Latencies()
@@ -274,13 +306,14 @@ class Session:
             closed=total("closed"),
             wire_bytes=total("bytes"),
             failures=failures,
-            unheard=published["unheard"],
-            seconds=max(0, last - published["began"]) / 1e9,
+            unheard=sum(report["unheard"] for report in published),
+            seconds=max(0, last - min(report["began"] for report in published)) / 1e9,
             latencies=latencies,
             cpu=None,
             others_share=None,
-            publisher_late=published["late"],
+            publisher_late=max(report["late"] for report in published),
             reader_share=max(report["cpu"] / report["wall"] for report in reports),
+            gaps=total("gaps"),
         )
 
     def _usage(self) -> tuple[float, float, float, float]:

@@ -48,6 +48,8 @@ def remarks(result: Result) -> list[str]:
         said.append(f"LOSS: {result.lost:,} deliveries on {result.short_streams:,} streams ({examples}).")
     if result.duplicates or result.out_of_order:
         said.append(f"ORDER: {result.duplicates:,} repeated and {result.out_of_order:,} late deliveries.")
+    if result.gaps:
+        said.append(f"GAPS: streams were told {result.gaps:,} times that they missed something.")
     if result.closed:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in result.failures.items())
         said.append(f"{result.closed:,} streams ended before their time ({reasons}).")

@@ -14,8 +14,9 @@
 --                              pruned      "generation.number" of the newest message whose n: field was removed
 --                              older       newest number of this generation issued by the previous version, 0: none
 --                              step, cut   when `cut` was computed; all smaller entry ids are older than AGE
---   gateway.stream:CHANNEL   Redis Stream; entry GENERATION-NUMBER: t tick, p position of the channel's previous
---                            durable message ('': none known), d message. The previous version's have only d.
+--   gateway.stream:CHANNEL   Redis Stream; entry GENERATION-NUMBER: d message, t tick, p position of the channel's
+--                            previous durable message ('': none known). The previous version's have only d, and its
+--                            workers take the first field for the message.
 --   gateway.ages             zset: CHANNEL, when its newest durable message came. Losing it is harmless: n: stays.
 --   gateway.checkpoints      zset: entry id, when it was issued. Losing it is harmless: messages are kept for longer.
 --   gateway.clock            the previous version's clock, so that its workers can run beside this one's.
@@ -31,15 +32,21 @@ local FIRST_GENERATION = 1e13  -- above every entry id of the previous version, 
 local ANCESTORS = 64  -- ended generations that are remembered
 local PAGE = 128  -- most entries read from a Redis Stream at once
 
--- Which server this is. run_id changes at a restart, replid at a promotion and at a restart. INFO server costs 4.4 µs
+-- Which server this is, and which history it continues. run_id changes at a restart, replid at a restart and at a
+-- promotion. But replid also changes when a master gets its first replica, or has had none for an hour: then replid2,
+-- which a promotion fills with the old one, is zero (replication.c, changeReplicationId and clearReplicationId2), and
+-- nothing has happened to the data. INFO server costs 4.4 µs
 -- here and INFO replication 1.7 µs. A library's variable lives as long as the process, and so does run_id: FCALL asks
 -- once. A script's variables end with the call: it asks each time, because the only place that outlives it, a key,
 -- also outlives the server.
 local run_id
 local function identity()
-  if not redis.sha1hex then return 'embedded', 'embedded' end  -- fakeredis, which has no INFO; its keys end with it
+  if not redis.sha1hex then return 'embedded', 'embedded', false end  -- fakeredis, which has no INFO; its keys end with it
   if not run_id then run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '' end
-  return run_id, string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+  local replication = redis.call('INFO', 'replication')
+  local never_promoted = string.find(replication, 'role:master', 1, true)
+    and string.find(replication, 'master_replid2:' .. string.rep('0', 40), 1, true)
+  return run_id, string.match(replication, 'master_replid:(%x+)') or '', never_promoted
 end
 
 local function text(number)
@@ -118,7 +125,7 @@ end
 -- Every function begins here, so that no number and no answer belongs to a history this server doesn't continue.
 -- Returns the state, and the further fields asked for. On a read-only replica, beginning a generation is an error.
 local function begin(...)
-  local started, replid = identity()
+  local started, replid, never_promoted = identity()
   local owner = started .. ':' .. replid
   local fields = redis.call(
     'HMGET', POSITIONS, 'generation', 'clock', 'ticked', 'ticked_ms', 'older', 'owner', ...
@@ -126,9 +133,15 @@ local function begin(...)
   local state = {
     generation = tonumber(fields[1] or 0), clock = tonumber(fields[2] or 0), ticked = tonumber(fields[3] or 0),
     ticked_ms = tonumber(fields[4] or 0), older = tonumber(fields[5] or 0),
-    identity = string.sub(started, 1, 16) .. ':' .. string.sub(replid, 1, 16),
+    identity = string.sub(started, 1, 16),
   }
-  if fields[6] ~= owner then begin_generation(state, owner) end
+  if fields[6] ~= owner then
+    if never_promoted and fields[6] and string.sub(fields[6], 1, #started + 1) == started .. ':' then
+      redis.call('HSET', POSITIONS, 'owner', owner)
+    else
+      begin_generation(state, owner)
+    end
+  end
   return state, unpack(fields, 7, 6 + select('#', ...))
 end
 
@@ -236,7 +249,7 @@ local function publish(keys, args)
   local position = string.format('%.0f.%.0f.%.0f', state.generation, state.ticked, state.clock)
   local prior = predecessor(state, key, known)
   local function add(call)
-    return call('XADD', key, 'MAXLEN', '~', EVENTS, id, 't', text(state.ticked), 'p', prior, 'd', message)
+    return call('XADD', key, 'MAXLEN', '~', EVENTS, id, 'd', message, 't', text(state.ticked), 'p', prior)
   end
   local added = add(redis.pcall)
   if type(added) == 'table' and added.err then
@@ -280,11 +293,8 @@ local function advance(cursor)
   local dash = string.find(id, '-', 1, true)
   local generation, number = string.sub(id, 1, dash - 1), string.sub(id, dash + 1)
   cursor.entry, cursor.generation, cursor.number = entry, tonumber(generation), tonumber(number)
-  if fields[1] == 't' then
-    entry.prior, entry.message, entry.tick = fields[4], fields[6], fields[2]
-  else
-    entry.prior, entry.message, entry.tick = false, fields[2], '0'  -- of the previous version
-  end
+  -- The previous version's have neither tick nor prior.
+  entry.message, entry.tick, entry.prior = fields[2], fields[4] or '0', fields[6]
   entry.position = generation .. '.' .. entry.tick .. '.' .. number
   return true
 end
@@ -362,7 +372,7 @@ local function is_whole(state, cursor, lineage, known, pruned)
   if later(known_generation, known_number, cursor.to_generation, cursor.to_number) then
     local edge = '(' .. entry_id(cursor.to_generation, cursor.to_number)
     local following = redis.call('XRANGE', cursor.key, edge, '+', 'COUNT', 1)[1]
-    expected = following and following[2][1] == 't' and following[2][4]
+    expected = following and following[2][6]
   end
   for _, entry in ipairs(cursor.found) do
     if expected ~= entry.position then return false end

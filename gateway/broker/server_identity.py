@@ -3,16 +3,17 @@
 import re
 
 from redis.asyncio import Connection
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from gateway.memory.listening import ServerChanged
 
-_EMBEDDED = "embedded:embedded"
+_EMBEDDED = "embedded"
 """What broker/library.lua says where there is no INFO; such a server's data ends with its process."""
+_LENGTH = 16
 
 
 async def identity_of(connection: Connection) -> str:
-    """The server's identity, as its ticks name it; empty if it isn't told to this user (ACL).
+    """The server's identity, as its ticks name it; empty if this user may not ask (ACL).
 
     It is asked on the connection that is going to listen: another could lead elsewhere.
 
@@ -22,14 +23,13 @@ async def identity_of(connection: Connection) -> str:
     try:
         server = await _info(connection, b"server")
         replication = await _info(connection, b"replication")
-    except ResponseError:
+    except NoPermissionError:
         return ""
+    except ResponseError:  # it doesn't know the command
+        return _EMBEDDED
     if _field("role", replication) == "slave":
         raise ServerChanged("it is a replica; the gateway has to listen to the master")
-    run_id, replid = _field("run_id", server), _field("master_replid", replication)
-    if not run_id or not replid:
-        return _EMBEDDED
-    return f"{run_id[:16]}:{replid[:16]}"
+    return _field("run_id", server)[:_LENGTH]
 
 
 async def _info(connection: Connection, section: bytes) -> str:

@@ -37,6 +37,8 @@ _SEARCHES_PER_SECOND = 50.0
 """For ids of publishers that are not in the rings: all workers and Redis are asked, so what clients make up must not
 cost more than that."""
 _REMEMBERED = 64
+_RETRIES = 256
+"""Different reconnection times: close enough to each other that clients that come back do so evenly."""
 _RETRY = 1.0
 _AT_ONCE = 100
 """Streams that are joined again in one turn of the event loop."""
@@ -115,6 +117,7 @@ class Admission:
         self._interrupted: dict[tuple[tuple[Topic, ...], Encoding, str], list[Subscriber]] = {}
         self._returning: asyncio.Task[None] | None = None
         self._opened_meanwhile = False
+        self._opens: dict[tuple[tuple[Topic, ...], Encoding], tuple[str, dict[int, bytes]]] = {}
         self._remembered: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
         members.on_leave.append(self._wake)
 
@@ -334,8 +337,21 @@ class Admission:
 
     def _open(self, topics: tuple[Topic, ...], encoding: Encoding) -> bytes:
         """`gateway.open`: from here on the client has an id, whatever follows."""
-        retry = random.uniform(self._settings.retry_min, self._settings.retry_max)
-        return encoding.encode([Replayed("", opened(topics, retry), self._listening.id_of(topics))])
+        id_ = self._listening.id_of(topics)
+        key = (topics, encoding)
+        known = self._opens.get(key)
+        if known is None or known[0] != id_:
+            if len(self._opens) >= _REMEMBERED:
+                self._opens.clear()
+            known = self._opens[key] = (id_, {})
+        # When all come at once, only so many different pieces are made.
+        number = int(random.random() * _RETRIES)
+        piece = known[1].get(number)
+        if piece is None:
+            settings = self._settings
+            retry = settings.retry_min + (settings.retry_max - settings.retry_min) * number / _RETRIES
+            piece = known[1][number] = encoding.encode([Replayed("", opened(topics, retry), id_)])
+        return piece
 
     def _step(self, state: CatchUp, encoding: Encoding) -> _Ready | Need:
         """What a stream begins with, or what is missing to say it. Whoever gets the former has to join at once."""

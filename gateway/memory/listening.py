@@ -1,13 +1,13 @@
 """What one connection to Redis has heard: the era, and which message counts on which topics."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from gateway.memory.glob import compile_glob
 from gateway.memory.history import History
 from gateway.memory.hole import LOST, Hole
-from gateway.memory.place import NOWHERE, ambiguous_keys, format_era, format_place
+from gateway.memory.place import NOWHERE, ambiguous_keys, format_era, format_part, format_place
 from gateway.memory.position import Position
 from gateway.memory.tick import Tick
 from gateway.memory.topic import State, Topic
@@ -218,10 +218,14 @@ class Listening:
         if self.era is not None and generation != self.era[0]:
             raise ServerChanged("a message of another generation has come")
 
-    def id_of(self, topics: Iterable[Topic]) -> str:
+    def id_of(self, topics: Sequence[Topic]) -> str:
         """The id of a stream that has had everything that was heard on these topics."""
-        topics = list(topics)
         era = self.era
+        if len(topics) == 1 and era is not None and topics[0].state is State.OPEN:  # as almost always
+            last = topics[0].last
+            return (
+                self.era_text if last is None or last[:2] != era else self.era_text + format_part(topics[0].key, last)
+            )
         if era is None or any(topic.state is not State.OPEN for topic in topics):
             return NOWHERE
         loud = [topic for topic in topics if topic.last is not None and topic.last[:2] == era]

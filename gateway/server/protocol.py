@@ -1,7 +1,7 @@
 """uvicorn's HTTP protocol, extended so that a stream can take its connection over.
 
-This reaches into uvicorn further than its public interface goes; tests/test_uvicorn_contract.py holds what is relied
-on, and pyproject.toml pins the minor version.
+This reaches into uvicorn further than its public interface goes. tests/unit/test_uvicorn_contract.py holds what is
+relied on, and pyproject.toml pins the minor version.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Redis goes away and comes back with all it had."""
+"""Redis goes away and comes back."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Workers die, leave, or run short of something."""
+"""All workers leave, at once or one after the other, or a full one does."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Redis loses what it had."""
+"""One worker dies, leaves, or runs short of something."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ from chaos.row import Row
 from tests.edge.chaos_rows import hold, rows_of
 
 
-@pytest.mark.parametrize("row", rows_of("losses"), ids=lambda row: row.name)
+@pytest.mark.parametrize("row", rows_of("worker"), ids=lambda row: row.name)
 def test_nothing_is_lost_in_silence(row: Row, tmp_path: Path) -> None:
     hold(row, tmp_path)
