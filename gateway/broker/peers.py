@@ -118,6 +118,7 @@ class Peers:
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Callable[[Message], None]] = {
             "ask": self._on_ask,
+            "stay": self._on_ask,
             "known": self._on_answer,
             "tell": self._on_tell,
             "told": self._on_told,
@@ -210,9 +211,7 @@ class Peers:
                     return
                 wanted: dict[str, list[Question]] = {}
                 for topic in await self._known_here_only():
-                    end = topic.position(self._listening.era or (0, 0))
-                    question = Question(topic.name, topic.is_pattern, topic.ring.since or end, end)
-                    wanted.setdefault(_heir(heirs, topic), []).append(question)
+                    wanted.setdefault(_heir(heirs, topic), []).append(self._whole(topic))
                 await asyncio.gather(
                     *[
                         self._ask_one(heir, "inherit", dump_questions(questions[at : at + MAX_QUESTIONS]), patience)
@@ -280,22 +279,36 @@ class Peers:
         return [name for each in names if (name := each[len(self._own_prefix) :].decode()) != self.name]
 
     async def _known_here_only(self) -> list[Topic]:
+        """Topics of whose past the workers that stay don't know everything.
+
+        It isn't enough that another listens to a topic: it may have begun later, and a client may come back with an
+        id from before.
+        """
         known = [topic for topic in self._topics if topic.state is State.OPEN]
-        # Redis doesn't say who else listens to a pattern.
-        alone = [topic for topic in known if topic.is_pattern]
-        channels = [topic for topic in known if not topic.is_pattern]
-        for at in range(0, len(channels), 1000):
-            some = channels[at : at + 1000]
-            counts = await self._commands.pubsub_numsub(*[self._topics.key(topic)[1] for topic in some])
-            alone += [topic for topic, (_, count) in zip(some, counts, strict=True) if count <= 1]
+        alone: list[Topic] = []
+        for at in range(0, len(known), MAX_QUESTIONS):
+            some = known[at : at + MAX_QUESTIONS]
+            questions = [self._whole(topic) for topic in some]
+            answers = await self._ask_all("stay", dump_questions(questions), _PATIENCE)
+            for place, (topic, question) in enumerate(zip(some, questions, strict=True)):
+                known_of = [load_ranges(each[place]) for each in answers.values() if place < len(each)]
+                ranges = [range_ for each in known_of if each is not None for range_ in _ranges(each)]
+                if unknown_parts(question.start, question.end, ranges):
+                    alone.append(topic)
         return alone
+
+    def _whole(self, topic: Topic) -> Question:
+        """The question about all of an open topic that is known here."""
+        end = topic.position(self._listening.era or (0, 0))
+        return Question(topic.name, topic.is_pattern, topic.ring.since or end, end)
 
     # -- answering
 
     def _on_ask(self, message: Message) -> None:
         if message.by != self.name:
-            known = [dump_ranges(self._know(question)) for question in load_questions(message.body)]
-            self._answer(message, "known", known)
+            gone = message.kind == "stay" and self.leaving
+            questions = load_questions(message.body)
+            self._answer(message, "known", [None if gone else dump_ranges(self._know(each)) for each in questions])
 
     def _on_tell(self, message: Message) -> None:
         room = _TOLD_ROOM

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gateway.broker.peers import _enough, _newest
+from gateway.broker.peers import _enough, _newest, _ranges
 from gateway.broker.wire import Question, dump_known, dump_ranges, load_known, load_ranges
 from gateway.memory.durables import fill, reason_of
 from gateway.memory.entry import Entry, Kept
@@ -147,6 +147,18 @@ class Past:
             for name in failed:
                 del useful[name]
         return told
+
+    def known_to_those_who_stay(
+        self, questions: Sequence[Question]
+    ) -> Generator[Wait, bool, list[list[tuple[Position, Position]]]]:
+        """For each question, the ranges that the workers know that aren't leaving."""
+
+        def ranges(peer: Worker) -> object:
+            return [None if peer.leaving else dump_ranges(peer.peers._know(question)) for question in questions]
+
+        answers: list[Any] = list((yield from self._ask_all(ranges)).values())
+        known = [[load_ranges(answer[place]) for answer in answers] for place in range(len(questions))]
+        return [[range_ for each in of if each is not None for range_ in _ranges(each)] for of in known]
 
     def _witnessed(self, hole: Hole) -> Generator[Wait, bool, bool]:
         """Whether another worker has heard everything between the ticks around a hole."""

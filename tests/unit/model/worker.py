@@ -20,7 +20,7 @@ from gateway.memory.entry import Entry
 from gateway.memory.event import Undeliverable, parse, split_durable
 from gateway.memory.history import History
 from gateway.memory.listening import Key, Listening, OutOfStep, ServerChanged
-from gateway.memory.merge import Known
+from gateway.memory.merge import Known, unknown_parts
 from gateway.memory.place import NOWHERE
 from gateway.memory.position import ZERO, Position
 from gateway.memory.replay import Limits, Replayed
@@ -395,13 +395,18 @@ class Worker:
     def hand_over(self, heir: Worker) -> None:
         """Have another worker take over what this one knows."""
         self.leaving = True
-        era = self.listening.era or (0, 0)
-        known = [topic for topic in self.topics if topic.state is State.OPEN]
-        questions = []
-        for topic in known:
-            end = topic.position(era)
-            questions.append(Question(topic.name, topic.is_pattern, topic.ring.since or end, end))
-        heir.processes.start(heir._inherit(self, questions))
+        self.processes.start(self._hand_over(heir))
+
+    def _hand_over(self, heir: Worker) -> Process:
+        """As `Peers.leave`."""
+        questions = [self.peers._whole(topic) for topic in self.topics if topic.state is State.OPEN]
+        known = yield from self.past.known_to_those_who_stay(questions)
+        alone = [
+            question
+            for question, ranges in zip(questions, known, strict=True)
+            if unknown_parts(question.start, question.end, ranges)
+        ]
+        heir.processes.start(heir._inherit(self, alone))
 
     def _inherit(self, leaver: Worker, questions: list[Question]) -> Process:
         """As `Peers._inherit`."""
