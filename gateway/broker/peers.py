@@ -49,7 +49,7 @@ _HEARD_DELAY = 0.03
 _TOLD_BYTES = 262_144
 """Of events in one message. A message is made in one go, while nothing else runs."""
 _ROUNDS = 3
-"""How many workers are asked in turn for the same events, if one that knows them is gone when it is to tell."""
+"""How often it is asked who knows, if those who do are gone when they are to tell."""
 _TOLD_ROOM = 4_194_304
 """Bytes of events one worker tells for one question. Redis closes a subscriber's connection that has 32 MB waiting
 for it (client-output-buffer-limit pubsub)."""
@@ -150,34 +150,25 @@ class Peers:
     async def ask(self, questions: Sequence[Question]) -> dict[Question, list[Known]]:
         """What the others know; as few of them as possible are asked for the events."""
         self._metrics.peer_questions += 1
-        answers = await self._ask_all("ask", dump_questions(questions), _PATIENCE)
-        peers = list(answers)
-        random.shuffle(peers)  # the same work is not always the same worker's
-        known = {
-            question: {
-                peer: ranges
-                for peer in peers
-                if place < len(answers[peer]) and (ranges := load_ranges(answers[peer][place])) is not None
-            }
-            for place, question in enumerate(questions)
-        }
         found: dict[Question, list[Known]] = {question: [] for question in questions}
         wanted = list(questions)
         for _ in range(_ROUNDS):
+            answers = await self._ask_all("ask", dump_questions(wanted), _PATIENCE)
+            peers = list(answers)
+            random.shuffle(peers)  # the same work is not always the same worker's
             chosen: dict[str, list[Question]] = {}
-            for question in wanted:
-                for peer in _enough(question, known[question]):
+            for place, question in enumerate(wanted):
+                known = {peer: load_ranges(answers[peer][place]) for peer in peers if place < len(answers[peer])}
+                for peer in _enough(question, {peer: ranges for peer, ranges in known.items() if ranges is not None}):
                     chosen.setdefault(peer, []).append(question)
             told = await asyncio.gather(*[self._tell_me(peer, part) for peer, part in chosen.items()])
-            wanted = []
-            for (peer, part), answer in zip(chosen.items(), told, strict=True):
+            not_told: dict[Question, None] = {}
+            for part, answer in zip(chosen.values(), told, strict=True):
                 for question, known_of in answer:
                     found[question].append(known_of)
-                # It has gone, or has forgotten it meanwhile; another may know the same.
-                for question in set(part).difference(question for question, _ in answer):
-                    del known[question][peer]
-                    wanted.append(question)
-            wanted = list(dict.fromkeys(wanted))
+                not_told |= dict.fromkeys(set(part).difference(question for question, _ in answer))
+            # Who knew has gone meanwhile; by now another may know the same.
+            wanted = list(not_told)
             if not wanted:
                 break
         return found

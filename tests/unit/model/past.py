@@ -129,23 +129,19 @@ class Past:
             known = peer.peers._know(question)
             return None if known is None else dump_known(_newest(known, _ROOM)[0])
 
-        answers = yield from self._ask_all(ranges)
-        known = {peer: load_ranges(answer) for peer, answer in answers.items()}
-        by_name = {peer.peers.name: peer for peer in known}
-        useful = {peer.peers.name: of for peer, of in known.items() if of is not None}
         told: list[Known] = []
         for _ in range(3):
-            failed = []
-            for name in _enough(question, useful):
+            answers = yield from self._ask_all(ranges)
+            known = {peer: load_ranges(answer) for peer, answer in answers.items()}
+            by_name = {peer.peers.name: peer for peer in known}
+            failed = False
+            for name in _enough(question, {peer.peers.name: of for peer, of in known.items() if of is not None}):
                 answers = yield from self._ask_all(events, by_name[name])
                 given = [load_known(answer) for answer in answers.values() if answer is not None]
                 told += given
-                if not given:
-                    failed.append(name)
+                failed |= not given
             if not failed:
                 break
-            for name in failed:
-                del useful[name]
         return told
 
     def known_to_those_who_stay(
