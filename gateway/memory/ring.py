@@ -159,4 +159,4 @@ class Ring:
 
 
 def _asked_about(kept: Kept, start: Position, end: Position) -> TypeGuard[Hole]:
-    return isinstance(kept, Hole) and kept.kind != "gap" and kept.position <= start and end <= kept.end
+    return isinstance(kept, Hole) and kept.askable and kept.position <= start and end <= kept.end
