@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from gateway.broker.library import BEGINNING, Library, Place
 from gateway.memory.listening import Listening, ServerChanged
@@ -171,7 +171,7 @@ class TickClock:
         if not self.refusal:
             logger.error("Redis refuses to count (%s): new streams get no positions until it does", error)
         self.refusal = str(error)
-        if str(error).startswith("READONLY"):
+        if isinstance(error, ReadOnlyError):  # redis-py has taken the word READONLY from the text
             raise ServerChanged("this server is a replica now")
         for future in verifying:
             if not future.done():

@@ -41,8 +41,11 @@ from gateway.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 1.0
-"""Seconds after which a worker that hasn't answered doesn't count."""
+_PATIENCE = 5.0
+"""Seconds after which a worker that hasn't answered doesn't count. Redis knows of a worker that died; one that only
+stands still may be the only one that knows."""
+_DISREGARD = 10.0
+"""Seconds for which nobody waits again for workers that didn't answer: their host may be gone without a word."""
 _HEARD_PATIENCE = 0.3
 _HEARD_DELAY = 0.03
 """Seconds over which the workers that heard everything spread their answers; the first makes the others silent."""
@@ -62,12 +65,15 @@ class _Pending:
     """A question of this worker's that waits for its answers.
 
     Attributes:
-        answers: by worker; None until the last part has come.
+        answers: by worker, perhaps not all parts yet.
+        complete: the workers that have answered.
+        over: the connection to Redis was lost.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, list[object]] = {}
         self.complete: set[str] = set()
+        self.over = False
         self.changed = asyncio.Event()
 
 
@@ -116,6 +122,8 @@ class Peers:
         self._pending: dict[int, _Pending] = {}
         self._silenced: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._missing = 0  # workers that didn't answer lately
+        self._missing_until = 0.0
         self._handlers: dict[str, Callable[[Message], None]] = {
             "ask": self._on_ask,
             "stay": self._on_ask,
@@ -142,7 +150,7 @@ class Peers:
     def lost(self) -> None:
         """The connection is lost: no answer will come."""
         for pending in self._pending.values():
-            pending.answers.clear()
+            pending.over = True
             pending.changed.set()
 
     # -- asking
@@ -179,7 +187,7 @@ class Peers:
         try:
             async with asyncio.timeout(_HEARD_PATIENCE):
                 receivers = await self._publish(self.everyone, dump("heard", self.name, number, [*start, *end]))
-                while not pending.complete and receivers > 1:
+                while not pending.complete and receivers > 1 and not pending.over:
                     pending.changed.clear()
                     await pending.changed.wait()
         except (RedisError, OSError):
@@ -220,12 +228,19 @@ class Peers:
 
     async def _ask_all(self, kind: str, body: object, patience: float) -> dict[str, list[object]]:
         number, pending = self._open_question()
+        loop = asyncio.get_running_loop()
+        others = 0
         try:
             async with asyncio.timeout(patience):
                 others = await self._publish(self.everyone, dump(kind, self.name, number, body)) - 1
-                while len(pending.complete) < others:
+                disregarded = self._missing if loop.time() < self._missing_until else 0
+                while len(pending.complete) < others - disregarded and not pending.over:
                     pending.changed.clear()
                     await pending.changed.wait()
+        except TimeoutError:
+            self._missing = others - len(pending.complete)
+            self._missing_until = loop.time() + _DISREGARD
+            logger.warning("%d of %d workers did not answer within %g s", self._missing, others, patience)
         except (RedisError, OSError) as error:
             logger.debug("not all workers have answered: %s", str(error) or type(error).__name__)
         finally:
@@ -237,7 +252,7 @@ class Peers:
         try:
             async with asyncio.timeout(patience):
                 if await self._publish(self._own_prefix + peer.encode(), dump(kind, self.name, number, body)):
-                    while not pending.complete:
+                    while not pending.complete and not pending.over:
                         pending.changed.clear()
                         await pending.changed.wait()
         except (RedisError, OSError) as error:
