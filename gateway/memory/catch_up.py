@@ -78,6 +78,7 @@ class CatchUp:
         self.found: dict[Topic, list[Known]] = {}
         self.older: dict[Topic, tuple[list[Entry], Position]] = {}
         self.tries = 0
+        self._epoch: int | None = None
         self._searched = False  # for the publisher's id
         self._resume: Resume | None = None
         if wish.last_event_id is not None:
@@ -101,6 +102,10 @@ class CatchUp:
             limits: of the replay.
             may_search: whether a publisher's id may be looked for elsewhere.
         """
+        if self._epoch != listening.epoch:
+            # It may lead to another history, in which the answers found on the former connection aren't true.
+            self.forget()
+            self._epoch = listening.epoch
         resume = self._resume
         if resume is None:
             return self._history(limits) if self.wish.history else []
