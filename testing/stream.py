@@ -30,6 +30,7 @@ class Stream:
 
     Attributes:
         last_event_id: the last id seen, whoever gave it.
+        ids: each id, as it was sent.
         opened: the data of each `gateway.open`.
         retry: the newest reconnection time, in ms.
     """
@@ -38,6 +39,7 @@ class Stream:
         self.response = response
         self.retry: int | None = None
         self.last_event_id = ""
+        self.ids: list[str] = []
         self.opened: list[str] = []
         self._events = self._iterate()
 
@@ -63,6 +65,7 @@ class Stream:
                 self.retry = event.retry
             if event.id:
                 self.last_event_id = event.id
+                self.ids.append(event.id)
             if event.event == "gateway.open":
                 self.opened.append(event.data)
             else:

@@ -85,10 +85,11 @@ class _Listener:
                 if event.retry is not None:
                     self._retry_ms = event.retry
                 if not event.data and event.event == "message" and event.id in ("", self._last_event_id):
-                    continue  # httpx-sse makes an event of every blank line, so of pings and `retry:` lines too
+                    continue  # httpx-sse makes an event of every blank line, so of other servers' pings too
                 if event.id:
                     self._last_event_id = event.id
-                yield event
+                if event.event != "gateway.open":  # it is there for its id
+                    yield event
 
 
 def _explain(response: httpx.Response) -> str:

@@ -80,8 +80,8 @@ class Delivery:
     def deliver(self, batch: Sequence[Heard]) -> None:
         """Hand out what arrived together.
 
-        A client of one channel gets one write for all of it. All others get the events in the order in which they
-        were published: an id stands for everything before it, on all channels.
+        A client of one channel gets one write for all of it. A client of a pattern, or of several topics, gets the
+        events in the order in which they were published.
         """
         run: _Run | None = None
         by_channel: dict[tuple[str, tuple[Topic, ...]], _Run] = {}
@@ -126,16 +126,18 @@ class Delivery:
             self._queue(behind, piece, "", 0, "disconnect")
 
     def _in_order(self, run: _Run) -> None:
-        """To those who may hear several channels."""
+        """To those whose ids would go backwards if they got each channel's events together."""
+        self._to_single(run, patterns=True)
         self._to_joint(run)
-        if any(topic.is_pattern for topic in run.topics):
-            self._to_single(run, patterns=True)
 
     def _to_single(self, run: _Run, patterns: bool) -> None:
         """To those who listen to one channel, or to one pattern."""
         now = self._clock()
         for place, topic in enumerate(run.topics):
-            if topic.is_pattern is not patterns or (audience := self._members.audience(topic)) is None:
+            if topic.is_pattern is not patterns:
+                continue
+            audience = self._members.audience(topic)
+            if audience is None:
                 continue
             audience.last_delivery = now
             if not audience.single:

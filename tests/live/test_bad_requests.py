@@ -51,7 +51,7 @@ STREAMS = {
     "unknown parameter": ("/events?channel=a&chanel=b", 400, "no parameter 'chanel'"),
     "parameter twice": ("/events?channel=a&events=channel&events=channel", 400, "events stands twice"),
     "unknown value": ("/events?channel=a&events=type", 400, "the only value is 'channel'"),
-    "long id": (f"/events?channel=a&last_event_id={LONG}", 400, "longer than 256 bytes"),
+    "long id": (f"/events?channel=a&last_event_id={LONG * 9}", 400, "longer than 2304 bytes"),
     "pattern not allowed": ("/events?pattern=*", 403, "not allowed here"),
     "pattern beyond its prefix": ("/events?pattern=new*", 403, "not allowed here"),
     "pattern like an allowed one": ("/events?pattern=a*c", 403, "not allowed here"),

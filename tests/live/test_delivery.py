@@ -13,6 +13,8 @@ from testing.stacks import Stack
 from testing.stream import Received, open_stream
 from testing.waiting import wait_until
 
+_POSITION = r"2\.[0-9a-f]+\.[0-9a-f]+(\.[\w-]{8}:[0-9a-f]+)*"
+
 
 class Case(NamedTuple):
     payload: str | bytes
@@ -70,7 +72,7 @@ CASES = {
     "envelope with lines": Case(_envelope(event="tick", data="a\r\nb\rc"), Received("a\nb\nc", "tick")),
     "envelope with a comment": Case(_envelope(event="t", data="1", comment="a\n\ndata: forged"), Received("1", "t")),
     "envelope with everything": Case(
-        _envelope(event="tick", data="1", id="ž-7", retry=2000, comment="c"), Received("1", "tick", "ž-7")
+        _envelope(event="tick", data="1", id="v~7", retry=2000, comment="c"), Received("1", "tick", "v~7")
     ),
     "1 MiB": Case("x" * 1_048_576, Received("x" * 1_048_576)),
     "1 MiB of lines": Case("ab\n" * 349_525, Received("ab\n" * 349_525)),
@@ -93,6 +95,11 @@ REFUSED = {
     "id with LF": (_envelope(event="e", data="", id="1\n2"), "bad_envelope"),
     "id with CR": (_envelope(event="e", data="", id="1\r2"), "bad_envelope"),
     "id with NUL": (_envelope(event="e", data="", id="1\x002"), "bad_envelope"),
+    "id with a space": (_envelope(event="e", data="", id="a b"), "bad_envelope"),
+    "id outside ASCII": (_envelope(event="e", data="", id="ž-7"), "bad_envelope"),
+    "id with DEL": (_envelope(event="e", data="", id="a\x7f"), "bad_envelope"),
+    "id like the gateway's": (_envelope(event="e", data="", id="2.1a.2b"), "bad_envelope"),
+    "id that ends like the gateway's": (_envelope(event="e", data="", id="7~2.1a.2b.CeJIPLv7:1"), "bad_envelope"),
     "id too long": (_envelope(event="e", data="", id="x" * 257), "bad_envelope"),
     "retry is a string": (_envelope(event="e", data="", retry="10"), "bad_envelope"),
     "retry is a fraction": (_envelope(event="e", data="", retry=1.5), "bad_envelope"),
@@ -191,12 +198,17 @@ def test_short_form_and_post(stack: Stack, channel: str) -> None:
         assert short.next().data == posted.next().data == "1"
 
 
-def test_the_first_bytes_are_a_random_retry(stack: Stack, channel: str) -> None:
+def test_the_first_event_is_gateway_open_with_a_random_retry_and_an_id(stack: Stack, channel: str) -> None:
     retries = set()
     for _ in range(5):
-        with open_stream(stack.url, channel) as stream:
-            stack.publish(channel, "x")
-            stream.next()
+        with open_stream(stack.url, channel, params=[("pattern", channel + ".*")]) as stream:
+            stack.publish(channel, json.dumps({"event": "e", "data": "x", "id": "1"}))
+            assert stream.next().id == "1"
+            assert [json.loads(data) for data in stream.opened] == [
+                {"channels": [channel], "patterns": [channel + ".*"]}
+            ]
+            assert re.fullmatch(_POSITION, stream.ids[0])
+            assert re.fullmatch("1~" + _POSITION, stream.ids[1])
             assert stream.retry is not None
             assert 1000 <= stream.retry <= 3000
             retries.add(stream.retry)
@@ -247,7 +259,7 @@ def test_a_client_that_sends_bytes_on_its_stream_is_not_harmed(stack: Stack, cha
     if stack.form.server != "gateway":
         pytest.skip("other servers end such a connection, which is their right")
     with _raw(stack, f"GET /events?channel={channel} HTTP/1.1\r\nHost: x\r\n\r\n") as connection:
-        _read_until(connection, b"retry: ")
+        _read_until(connection, b"data: ")
         if stack.form.delivery == "direct":
             connection.sendall(b"garbage\r\n\r\n" * 1000)
         stack.publish(channel, "still there")
@@ -273,7 +285,10 @@ def test_http_1_0_gets_a_stream_without_chunks(stack: Stack, channel: str) -> No
         answer += _read_until(connection, b"data: x\n\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head.lower()
-    assert re.fullmatch(rb"retry: \d+\n\nid: \d+-[0-9a-f]{8}\ndata: x\n\n", body), body
+    position = body.partition(b"\n")[0].removeprefix(b"id: ")
+    opened = b'id: %b\nevent: gateway.open\nretry: \\d+\ndata: {"channels":\\["%b"\\]}\n\n'
+    assert re.fullmatch(_POSITION, position.decode())
+    assert re.fullmatch(opened % (re.escape(position), channel.encode()) + rb"id: \S+:1\ndata: x\n\n", body), body
 
 
 def test_a_request_body_on_get_is_ignored(stack: Stack, channel: str) -> None:

@@ -41,7 +41,7 @@ def test_every_event_is_there_at_once_byte_by_byte(
                     byte = next(pieces)
                     wire += 1
                     plain += decoder.decompress(byte)
-            while not plain.endswith(b":\n\n:\n\n"):  # pings come through too
+            while not plain.endswith(b"\n\n:\n:\n"):  # pings come through too
                 plain += decoder.decompress(next(pieces))
         finally:
             response.close()

@@ -1,7 +1,7 @@
 """A queue that is full gives up only what may be given up."""
 
 from gateway.fanout.backlog import Backlog, QueueLimits
-from gateway.fanout.encoding import Encodings
+from gateway.fanout.encodings import Encodings
 
 ENCODING = Encodings(0).get(chunked=False, named=False)
 

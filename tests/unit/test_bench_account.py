@@ -16,7 +16,7 @@ from gateway.bench.latencies import SHIFT, Latencies
 from gateway.bench.ledger import Ledger
 from gateway.bench.load import share
 from gateway.bench.reception import Reception
-from gateway.fanout.encoding import Encodings
+from gateway.fanout.encodings import Encodings
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 STAMP = 1_000_000
@@ -26,10 +26,18 @@ SIZE = 70
 # What a stream's bytes say
 
 
+def opened(retry: int) -> bytes:
+    """What a stream of this gateway is live from."""
+    return b'id: 2.6756bd0f.2a\nevent: gateway.open\nretry: %d\ndata: {"channels":["news"]}\n\n' % retry
+
+
+OPENED = opened(2000)
+
+
 def event(number: int) -> bytes:
     """An event with all that may surround a payload."""
     data = payload.encode(number, STAMP, SIZE)
-    return b"id: 1790000000123-9f3a61c2\ndata: " + data + b"\n\n"
+    return b"id: 2.6756bd0f.2a.NRPzAs2x:1f\ndata: " + data + b"\n\n"
 
 
 def chunk(data: bytes) -> bytes:
@@ -37,22 +45,22 @@ def chunk(data: bytes) -> bytes:
 
 
 def one_chunk_each(numbers: Sequence[int]) -> bytes:
-    return HEAD + chunk(b"retry: 2000\n\n") + b"".join(chunk(event(number)) for number in numbers)
+    return HEAD + chunk(OPENED) + b"".join(chunk(event(number)) for number in numbers)
 
 
 def all_in_one_chunk(numbers: Sequence[int]) -> bytes:
-    return HEAD + chunk(b"retry: 2000\n\n" + b"".join(map(event, numbers)))
+    return HEAD + chunk(OPENED + b"".join(map(event, numbers)))
 
 
 def chunks_that_cut_events(numbers: Sequence[int]) -> bytes:
     """As a proxy may send it: chunks that end anywhere, even inside a number."""
-    body = b"retry: 2000\n\n:\n\n" + b"".join(map(event, numbers))
+    body = OPENED + b":\n" + b"".join(map(event, numbers))
     return HEAD + b"".join(chunk(body[start : start + 7]) for start in range(0, len(body), 7))
 
 
 def no_chunks(numbers: Sequence[int]) -> bytes:
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
-    return head + b"retry: 2000\n\n" + b"".join(map(event, numbers))
+    return head + OPENED + b"".join(map(event, numbers))
 
 
 def with_carriage_returns(numbers: Sequence[int]) -> bytes:
@@ -68,23 +76,23 @@ def gzip_chunks(parts: Sequence[bytes], head: bytes = GZIP_HEAD) -> bytes:
     """As the gateway compresses: each part by itself, small ones only stored."""
     encoding = Encodings(20).get(chunked=True, named=False, gzip=True)
     first, *rest = parts
-    return head + encoding.first(first) + b"".join(map(encoding.wrap, rest))
+    return head + encoding.header + encoding.wrap(first) + b"".join(map(encoding.wrap, rest))
 
 
 def compressed(numbers: Sequence[int]) -> bytes:
-    return gzip_chunks([b"retry: 2000\n\n", *map(event, numbers)])
+    return gzip_chunks([OPENED, *map(event, numbers)])
 
 
 def compressed_with_what_was_missed(numbers: Sequence[int]) -> bytes:
     """A resumed stream: its first piece holds events, and pings come between later ones."""
-    parts = [part for number in numbers[2:] for part in (b":\n\n", event(number))]
-    return gzip_chunks([b"retry: 2000\n\n" + b"".join(map(event, numbers[:2])), *parts])
+    parts = [part for number in numbers[2:] for part in (b":\n", event(number))]
+    return gzip_chunks([b"".join(map(event, numbers[:2])) + OPENED, *parts])
 
 
 def compressed_as_one(numbers: Sequence[int]) -> bytes:
     """As any other server may: without a flush until all is said."""
     deflate = zlib.compressobj(wbits=31)
-    data = deflate.compress(b"retry: 2000\n\n" + b"".join(map(event, numbers)))
+    data = deflate.compress(OPENED + b"".join(map(event, numbers)))
     return GZIP_HEAD + chunk(data + deflate.flush(zlib.Z_SYNC_FLUSH))
 
 
@@ -152,7 +160,7 @@ def test_an_event_counts_only_when_it_is_whole(framing: Any) -> None:
 
 def test_a_stream_is_open_with_the_first_byte_of_its_body() -> None:
     data = one_chunk_each([])
-    body = data.index(b"retry")
+    body = data.index(OPENED)
     for end in range(len(data) + 1):
         assert received([data[:end]]).state.begun == (end > body)
 
@@ -202,9 +210,9 @@ def shared_state(framed: bytes) -> State:
 
 def test_streams_that_are_between_two_pieces_share_one_state() -> None:
     """Otherwise a broadcast would be inflated for each of them, and the reader be what limits the figures."""
-    one = shared_state(gzip_chunks([b"retry: 2000\n\n"]))
-    assert shared_state(gzip_chunks([b"retry: 3000\n\n", event(0)])) is one
-    assert shared_state(gzip_chunks([b"retry: 4000\n\n" + event(0), b":\n\n"])) is one
+    one = shared_state(gzip_chunks([opened(2000)]))
+    assert shared_state(gzip_chunks([opened(3000), event(0)])) is one
+    assert shared_state(gzip_chunks([opened(4000) + event(0), b":\n"])) is one
     assert shared_state(one_chunk_each([0])) is not one
     for cut in range(1, 20):
         assert shared_state(compressed([0])[:-cut]) is not one

@@ -2,10 +2,9 @@
 
 from itertools import pairwise
 
-from gateway.fanout.encoding import Encodings
+from gateway.fanout.encodings import Encodings
 from gateway.fanout.pinger import Pinger
 from gateway.fanout.subscriber import Subscriber
-from gateway.fanout.topic import Topic
 
 INTERVAL = 15.0
 
@@ -15,9 +14,10 @@ class World:
 
     def __init__(self, interval: float = INTERVAL) -> None:
         self.now = 1000.0
-        self.pinger = Pinger(interval, lambda: self.now, self._ping)
-        self.topic = Topic("news", False)
-        self.subscriber = Subscriber((self.topic,), Encodings(0).get(chunked=True, named=False))
+        self.last_delivery = 0.0
+        self.pinger = Pinger(interval, lambda: self.now, lambda _: self.last_delivery)
+        self.pinger.ping = self._ping
+        self.subscriber = Subscriber((), Encodings(0).get(chunked=True, named=False))
         self.pinged: list[float] = []
         self.pinger.add(self.subscriber)
 
@@ -31,7 +31,7 @@ class World:
         while self.now < end:
             self.now += 0.1
             if deliver_every and self.now >= next_delivery:
-                self.topic.last_delivery = self.now
+                self.last_delivery = self.now
                 next_delivery += deliver_every
             self.pinger.turn()
 
@@ -56,7 +56,7 @@ def test_a_busy_stream_is_not_pinged() -> None:
 def test_silence_counts_from_the_last_delivery() -> None:
     world = World()
     world.pass_time(20, deliver_every=7)
-    last = world.topic.last_delivery
+    last = world.last_delivery
     world.pass_time(20)
     assert INTERVAL * 0.8 < world.pinged[0] - last <= INTERVAL
 

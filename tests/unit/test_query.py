@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.memory.place import MAX_PLACE_BYTES
 from gateway.settings import Settings
 from gateway.web.problem import Problem
 from gateway.web.stream_request import QueryRequests, StreamRequest, query_pairs
@@ -33,19 +34,26 @@ def test_there_may_be_no_more_than_20_000(field: bytes) -> None:
         query_pairs(b"&".join([field] * 20_001))
 
 
+_ID_LIMIT = 8 + MAX_PLACE_BYTES
+
+
 def test_a_query_seen_before_makes_the_same_request_but_for_the_id() -> None:
     requests = QueryRequests(Settings(max_id_bytes=8))
     for _ in range(2):
-        assert requests.get(b"channel=a&channel=b", None, []) == StreamRequest(("a", "b"), (), None, 0, False)
+        assert requests.get(b"channel=a&channel=b", None, []) == StreamRequest(
+            ("a", "b"), (), frozenset(), None, 0, False
+        )
         with_id = requests.get(b"channel=a&channel=b", None, [(b"last-event-id", b"7")])
         assert (with_id.channels, with_id.last_event_id) == (("a", "b"), "7")
         assert requests.get(b"channel=a&last_event_id=5", None, []).last_event_id == "5"
         assert requests.get(b"channel=a&last_event_id=5", None, [(b"last-event-id", b"6")]).last_event_id == "6"
         assert requests.get(b"channel=a&last_event_id=5", None, [(b"last-event-id", b"")]).last_event_id is None
         assert requests.get(b"channel=a", "b", []).channels == ("b", "a")
+        longest = requests.get(b"channel=a", None, [(b"last-event-id", b"1" * _ID_LIMIT)])
+        assert longest.last_event_id == "1" * _ID_LIMIT
         for query, headers in (
-            (b"channel=a", [(b"last-event-id", b"123456789")]),
-            (b"channel=a&last_event_id=123456789", []),
+            (b"channel=a", [(b"last-event-id", b"1" * (_ID_LIMIT + 1))]),
+            (b"channel=a&last_event_id=" + b"1" * (_ID_LIMIT + 1), []),
             (b"channel=gateway.x", []),
         ):
             with pytest.raises(Problem):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.commands import main
-from gateway.fanout.event import MAX_RETRY_MS
+from gateway.memory.event import MAX_RETRY_MS
 from gateway.settings import Settings
 from tools.settings_table import README, with_table
 

@@ -39,7 +39,7 @@ def test_answers_are_the_same(
 ) -> None:
     settings = Settings(cors_origins=("https://a.test",), allowed_hosts=("good.test",))
     gateway = Gateway(settings)
-    gateway.hub.draining = True  # so that streams end
+    gateway.members.draining = True  # so that streams end
     monkeypatch.setattr("random.uniform", lambda low, high: low)
 
     def ask() -> tuple[int, bytes, dict[str, str]]:
@@ -60,7 +60,7 @@ def test_answers_are_the_same(
 
 def test_a_fault_is_answered_and_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     gateway = Gateway(Settings())
-    monkeypatch.setattr(gateway.hub, "subscribe", lambda *_: 1 / 0)
+    monkeypatch.setattr(gateway.admission, "register", lambda *_: 1 / 0)
     answer = _ask(gateway, "GET", "/events?channel=a")
     assert answer.status_code == 500
     assert answer.headers["content-type"] == "application/problem+json"

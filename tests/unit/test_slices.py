@@ -6,30 +6,41 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.fanout.contracts import Publication
-from gateway.fanout.encoding import Encodings
-from gateway.fanout.hub import Hub
-from gateway.fanout.interest import Interest
+from gateway.broker.topics import WantedTopics
+from gateway.fanout.delivery import Delivery
+from gateway.fanout.encodings import Encodings
+from gateway.fanout.members import Members
 from gateway.fanout.slices import SLICE
 from gateway.fanout.subscriber import Subscriber, queue
+from gateway.memory.event import Event
+from gateway.memory.history import History
+from gateway.memory.listening import Listening
+from gateway.memory.tick import Tick
 from gateway.metrics import Metrics
+from gateway.ports import Heard
 from gateway.settings import Settings
 
 ENCODING = Encodings(0).get(chunked=False, named=False)
 
 
 class Room:
-    """A hub whose streams write into lists."""
+    """Members whose streams write into lists."""
 
     def __init__(self, note: Callable[[str], None] = lambda _: None) -> None:
         settings = Settings(history_events=0, queue_events=10_000, queue_bytes=10_000_000)
-        self.interest = Interest(10, 60, lambda: 0.0)
-        self.hub = Hub(settings, 1_000_000, self.interest, Metrics(), lambda: 0.0)
+        history = History(settings, lambda: 0.0)
+        self.listening = Listening(history)
+        self.listening.connect("redis")
+        self.topics = WantedTopics(self.listening, history, b"", 10, 60, lambda: 0.0)
+        self.members = Members(settings, 1_000_000, self.topics, Metrics(), lambda: 0.0)
+        self.delivery = Delivery(settings, self.members, self.listening, Metrics(), lambda: 0.0)
+        self.ticks = 0
         self.got: dict[Subscriber, list[bytes]] = {}
         self.note = note
 
     def enter(self, channel: str) -> Subscriber:
-        subscriber = self.hub.subscribe([channel], [], ENCODING)
+        topic = self.topics.want(channel, False)
+        subscriber = self.members.register([topic], ENCODING)
         pieces = self.got[subscriber] = []
 
         def send(piece: bytes) -> int:
@@ -38,19 +49,23 @@ class Room:
             return len(piece)
 
         subscriber.send = send
-        for topic in subscriber.topics:
-            self.hub.opened(topic)
-        self.hub.join(subscriber)
+        if not topic.heard:
+            self.listening.subscribed(self.topics.key(topic), True)
+            self.ticks += 1
+            self.listening.tick(Tick(1, self.ticks, "redis", {}))
+            self.delivery.ticked()
+        self.members.join(subscriber)
         return subscriber
 
     def publish(self, channel: str, text: str) -> None:
-        topic = self.interest.find(channel, False)
+        topic = self.topics.find(channel, False)
         assert topic is not None
-        self.hub.deliver([Publication(channel, text.encode(), (topic,))])
+        position = self.listening.count(topic, 0)
+        self.delivery.deliver([Heard(channel, Event(text.encode()), (topic,), (position,))])
 
     def texts(self, subscriber: Subscriber) -> list[str]:
         stream = b"".join(self.got[subscriber]) + subscriber.take()
-        return [frame.removeprefix("data: ") for frame in stream.decode().split("\n\n") if frame]
+        return [frame.partition("data: ")[2] for frame in stream.decode().split("\n\n") if frame]
 
 
 async def _idle() -> None:
@@ -72,7 +87,7 @@ def test_everybody_has_everything_once_and_in_order_whoever_comes_and_goes() -> 
                 expected[room.enter("big")] = []
             if chance.random() < 0.3:
                 leaving = chance.choice(list(expected))
-                room.hub.leave(leaving, "client")
+                room.members.leave(leaving, "client")
                 # What it had is the beginning of what it should have had.
                 said = expected.pop(leaving)
                 assert room.texts(leaving) == said[: len(room.texts(leaving))]
