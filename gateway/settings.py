@@ -240,7 +240,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = _field("info", "choice", "What is logged.")
     access_log: bool = _field(False, "flag", "Log a line for every request.")
 
-    @field_validator("allowed_hosts", "allowed_patterns", "cors_origins", "durable_channels", "overflow", mode="before")
+    @field_validator(
+        "allowed_hosts", "allowed_patterns", "cors_origins", "durable_channels", "overflow", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
