@@ -1,6 +1,7 @@
 """Everything a worker needs of Redis, wired."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 
@@ -75,6 +76,7 @@ class Broker:
             metrics,
             self._open_uncounted,
         )
+        self._connected = asyncio.Event()
         self._link: Link | None = None
 
     def connect(self, receiver: Receiver) -> Link:
@@ -94,6 +96,7 @@ class Broker:
         )
         link.control(self.peers.everyone, self.peers.received)
         link.control(self.peers.own, self._own_came)
+        link.on_connect.append(self._connected.set)
         link.on_lost.append(self.peers.lost)
         return link
 
@@ -104,7 +107,10 @@ class Broker:
                 await self.library.install()
             except (RedisError, OSError) as error:
                 logger.debug("the functions could not be looked after: %s", error)
-            await asyncio.sleep(_INSTALL_SECONDS)
+            self._connected.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_INSTALL_SECONDS):
+                    await self._connected.wait()  # perhaps to another server
 
     async def hand_over(self) -> None:
         """Have other workers take over what only this one has heard."""

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from gateway.broker.library import BEGINNING, Library, Place
 from gateway.memory.listening import Listening, ServerChanged
@@ -119,6 +119,7 @@ class TickClock:
 
     async def _request(self, verifying: list[asyncio.Future[None]]) -> None:
         listening = self._listening
+        asked: Place | None = None
         while True:
             self._heard.clear()
             era = listening.era
@@ -126,9 +127,8 @@ class TickClock:
             loop = asyncio.get_running_loop()
             began = loop.time()
             try:
-                reply = await self._library.tick(
-                    self._channel, BEGINNING if force or era is None else Place(*era), SPACING_MS
-                )
+                seen = asked or (BEGINNING if force or era is None else Place(*era))
+                reply = await self._library.tick(self._channel, seen, SPACING_MS)
             except ResponseError as error:
                 await self._refused(error, verifying)
                 return
@@ -141,6 +141,9 @@ class TickClock:
                 logger.info("Redis counts again")
                 self.refusal = ""
             if reply.wait_ms:
+                # Whoever issues the next tick does so after this request. If each worker insisted on one of its own,
+                # they would wait for each other: 200 of them for four seconds.
+                asked = Place(reply.generation, reply.number)
                 await asyncio.sleep(reply.wait_ms / 1000)
                 continue
             if listening.era is not None and reply.generation != listening.era[0]:
@@ -168,7 +171,7 @@ class TickClock:
         if not self.refusal:
             logger.error("Redis refuses to count (%s): new streams get no positions until it does", error)
         self.refusal = str(error)
-        if str(error).startswith("READONLY"):
+        if isinstance(error, ReadOnlyError):  # redis-py has taken the word READONLY from the text
             raise ServerChanged("this server is a replica now")
         for future in verifying:
             if not future.done():

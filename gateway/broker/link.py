@@ -102,6 +102,7 @@ class Link:
         self._heard_at = 0.0
         self._reopening: set[Topic] = set()
         self._problem: str | None = _NO_PROBLEM_YET
+        self.on_connect: list[Callable[[], None]] = []
         self.on_lost: list[Callable[[], None]] = []
         self._log_rejected = Throttle(1.0, now)
 
@@ -158,6 +159,8 @@ class Link:
         self._requests.clear()
         self._refused.clear()
         self._reopening = set(self._topics)
+        for hook in self.on_connect:
+            hook()
 
     def _end(self) -> None:
         """The connection is lost, or the worker ends."""

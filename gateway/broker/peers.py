@@ -41,13 +41,18 @@ from gateway.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 1.0
-"""Seconds after which a worker that hasn't answered doesn't count."""
+_PATIENCE = 5.0
+"""Seconds after which a worker that hasn't answered doesn't count. Redis knows of a worker that died; one that only
+stands still may be the only one that knows."""
+_DISREGARD = 10.0
+"""Seconds for which nobody waits again for workers that didn't answer: their host may be gone without a word."""
 _HEARD_PATIENCE = 0.3
 _HEARD_DELAY = 0.03
 """Seconds over which the workers that heard everything spread their answers; the first makes the others silent."""
 _TOLD_BYTES = 262_144
 """Of events in one message. A message is made in one go, while nothing else runs."""
+_ROUNDS = 3
+"""How often it is asked who knows, if those who do are gone when they are to tell."""
 _TOLD_ROOM = 4_194_304
 """Bytes of events one worker tells for one question. Redis closes a subscriber's connection that has 32 MB waiting
 for it (client-output-buffer-limit pubsub)."""
@@ -60,12 +65,15 @@ class _Pending:
     """A question of this worker's that waits for its answers.
 
     Attributes:
-        answers: by worker; None until the last part has come.
+        answers: by worker, perhaps not all parts yet.
+        complete: the workers that have answered.
+        over: the connection to Redis was lost.
     """
 
     def __init__(self) -> None:
         self.answers: dict[str, list[object]] = {}
         self.complete: set[str] = set()
+        self.over = False
         self.changed = asyncio.Event()
 
 
@@ -114,8 +122,11 @@ class Peers:
         self._pending: dict[int, _Pending] = {}
         self._silenced: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._missing = 0  # workers that didn't answer lately
+        self._missing_until = 0.0
         self._handlers: dict[str, Callable[[Message], None]] = {
             "ask": self._on_ask,
+            "stay": self._on_ask,
             "known": self._on_answer,
             "tell": self._on_tell,
             "told": self._on_told,
@@ -139,7 +150,7 @@ class Peers:
     def lost(self) -> None:
         """The connection is lost: no answer will come."""
         for pending in self._pending.values():
-            pending.answers.clear()
+            pending.over = True
             pending.changed.set()
 
     # -- asking
@@ -147,19 +158,27 @@ class Peers:
     async def ask(self, questions: Sequence[Question]) -> dict[Question, list[Known]]:
         """What the others know; as few of them as possible are asked for the events."""
         self._metrics.peer_questions += 1
-        answers = await self._ask_all("ask", dump_questions(questions), _PATIENCE)
-        peers = list(answers)
-        random.shuffle(peers)  # the same work is not always the same worker's
-        chosen: dict[str, list[Question]] = {}
-        for place, question in enumerate(questions):
-            known = {peer: load_ranges(answers[peer][place]) for peer in peers if place < len(answers[peer])}
-            for peer in _enough(question, {peer: ranges for peer, ranges in known.items() if ranges is not None}):
-                chosen.setdefault(peer, []).append(question)
         found: dict[Question, list[Known]] = {question: [] for question in questions}
-        told = await asyncio.gather(*[self._tell_me(peer, wanted) for peer, wanted in chosen.items()])
-        for part in told:
-            for question, known_of in part:
-                found[question].append(known_of)
+        wanted = list(questions)
+        for _ in range(_ROUNDS):
+            answers = await self._ask_all("ask", dump_questions(wanted), _PATIENCE)
+            peers = list(answers)
+            random.shuffle(peers)  # the same work is not always the same worker's
+            chosen: dict[str, list[Question]] = {}
+            for place, question in enumerate(wanted):
+                known = {peer: load_ranges(answers[peer][place]) for peer in peers if place < len(answers[peer])}
+                for peer in _enough(question, {peer: ranges for peer, ranges in known.items() if ranges is not None}):
+                    chosen.setdefault(peer, []).append(question)
+            told = await asyncio.gather(*[self._tell_me(peer, part) for peer, part in chosen.items()])
+            not_told: dict[Question, None] = {}
+            for part, answer in zip(chosen.values(), told, strict=True):
+                for question, known_of in answer:
+                    found[question].append(known_of)
+                not_told |= dict.fromkeys(set(part).difference(question for question, _ in answer))
+            # Who knew has gone meanwhile; by now another may know the same.
+            wanted = list(not_told)
+            if not wanted:
+                break
         return found
 
     async def heard_all(self, start: Position, end: Position) -> bool:
@@ -168,7 +187,7 @@ class Peers:
         try:
             async with asyncio.timeout(_HEARD_PATIENCE):
                 receivers = await self._publish(self.everyone, dump("heard", self.name, number, [*start, *end]))
-                while not pending.complete and receivers > 1:
+                while not pending.complete and receivers > 1 and not pending.over:
                     pending.changed.clear()
                     await pending.changed.wait()
         except (RedisError, OSError):
@@ -191,9 +210,7 @@ class Peers:
                     return
                 wanted: dict[str, list[Question]] = {}
                 for topic in await self._known_here_only():
-                    end = topic.position(self._listening.era or (0, 0))
-                    question = Question(topic.name, topic.is_pattern, topic.ring.since or end, end)
-                    wanted.setdefault(_heir(heirs, topic), []).append(question)
+                    wanted.setdefault(_heir(heirs, topic), []).append(self._whole(topic))
                 await asyncio.gather(
                     *[
                         self._ask_one(heir, "inherit", dump_questions(questions[at : at + MAX_QUESTIONS]), patience)
@@ -211,12 +228,19 @@ class Peers:
 
     async def _ask_all(self, kind: str, body: object, patience: float) -> dict[str, list[object]]:
         number, pending = self._open_question()
+        loop = asyncio.get_running_loop()
+        others = 0
         try:
             async with asyncio.timeout(patience):
                 others = await self._publish(self.everyone, dump(kind, self.name, number, body)) - 1
-                while len(pending.complete) < others:
+                disregarded = self._missing if loop.time() < self._missing_until else 0
+                while len(pending.complete) < others - disregarded and not pending.over:
                     pending.changed.clear()
                     await pending.changed.wait()
+        except TimeoutError:
+            self._missing = others - len(pending.complete)
+            self._missing_until = loop.time() + _DISREGARD
+            logger.warning("%d of %d workers did not answer within %g s", self._missing, others, patience)
         except (RedisError, OSError) as error:
             logger.debug("not all workers have answered: %s", str(error) or type(error).__name__)
         finally:
@@ -228,7 +252,7 @@ class Peers:
         try:
             async with asyncio.timeout(patience):
                 if await self._publish(self._own_prefix + peer.encode(), dump(kind, self.name, number, body)):
-                    while not pending.complete:
+                    while not pending.complete and not pending.over:
                         pending.changed.clear()
                         await pending.changed.wait()
         except (RedisError, OSError) as error:
@@ -261,22 +285,36 @@ class Peers:
         return [name for each in names if (name := each[len(self._own_prefix) :].decode()) != self.name]
 
     async def _known_here_only(self) -> list[Topic]:
+        """Topics of whose past the workers that stay don't know everything.
+
+        It isn't enough that another listens to a topic: it may have begun later, and a client may come back with an
+        id from before.
+        """
         known = [topic for topic in self._topics if topic.state is State.OPEN]
-        # Redis doesn't say who else listens to a pattern.
-        alone = [topic for topic in known if topic.is_pattern]
-        channels = [topic for topic in known if not topic.is_pattern]
-        for at in range(0, len(channels), 1000):
-            some = channels[at : at + 1000]
-            counts = await self._commands.pubsub_numsub(*[self._topics.key(topic)[1] for topic in some])
-            alone += [topic for topic, (_, count) in zip(some, counts, strict=True) if count <= 1]
+        alone: list[Topic] = []
+        for at in range(0, len(known), MAX_QUESTIONS):
+            some = known[at : at + MAX_QUESTIONS]
+            questions = [self._whole(topic) for topic in some]
+            answers = await self._ask_all("stay", dump_questions(questions), _PATIENCE)
+            for place, (topic, question) in enumerate(zip(some, questions, strict=True)):
+                known_of = [load_ranges(each[place]) for each in answers.values() if place < len(each)]
+                ranges = [range_ for each in known_of if each is not None for range_ in _ranges(each)]
+                if unknown_parts(question.start, question.end, ranges):
+                    alone.append(topic)
         return alone
+
+    def _whole(self, topic: Topic) -> Question:
+        """The question about all of an open topic that is known here."""
+        end = topic.position(self._listening.era or (0, 0))
+        return Question(topic.name, topic.is_pattern, topic.ring.since or end, end)
 
     # -- answering
 
     def _on_ask(self, message: Message) -> None:
         if message.by != self.name:
-            known = [dump_ranges(self._know(question)) for question in load_questions(message.body)]
-            self._answer(message, "known", known)
+            gone = message.kind == "stay" and self.leaving
+            questions = load_questions(message.body)
+            self._answer(message, "known", [None if gone else dump_ranges(self._know(each)) for each in questions])
 
     def _on_tell(self, message: Message) -> None:
         room = _TOLD_ROOM

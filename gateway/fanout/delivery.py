@@ -80,8 +80,8 @@ class Delivery:
     def deliver(self, batch: Sequence[Heard]) -> None:
         """Hand out what arrived together.
 
-        A client of one topic gets one write for all of it. A client of several gets the events in the order in which
-        they were published.
+        A client of one channel gets one write for all of it. A client of a pattern, or of several topics, gets the
+        events in the order in which they were published.
         """
         run: _Run | None = None
         by_channel: dict[tuple[str, tuple[Topic, ...]], _Run] = {}
@@ -91,16 +91,16 @@ class Delivery:
                 run.add(heard)
             else:
                 if run is not None:
-                    self._to_joint(run)
+                    self._in_order(run)
                 run = _Run(heard)
             if (single := by_channel.get(key)) is None:
                 by_channel[key] = _Run(heard)
             else:
                 single.add(heard)
         if run is not None:
-            self._to_joint(run)
+            self._in_order(run)
         for single in by_channel.values():
-            self._to_single(single)
+            self._to_single(single, patterns=False)
 
     def settle(self, topics: Iterable[Topic]) -> None:
         """Finish what is under way on these topics."""
@@ -125,10 +125,17 @@ class Delivery:
         elif subscriber.backlog is None:
             self._queue(behind, piece, "", 0, "disconnect")
 
-    def _to_single(self, run: _Run) -> None:
-        """To those who listen to one topic."""
+    def _in_order(self, run: _Run) -> None:
+        """To those whose ids would go backwards if they got each channel's events together."""
+        self._to_single(run, patterns=True)
+        self._to_joint(run)
+
+    def _to_single(self, run: _Run, patterns: bool) -> None:
+        """To those who listen to one channel, or to one pattern."""
         now = self._clock()
         for place, topic in enumerate(run.topics):
+            if topic.is_pattern is not patterns:
+                continue
             audience = self._members.audience(topic)
             if audience is None:
                 continue

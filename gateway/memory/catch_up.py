@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from gateway.memory.entry import Entry, Kept, clip, in_order
-from gateway.memory.hole import LOST, UNKNOWN, Hole
+from gateway.memory.hole import LOST, Hole
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known, merge
 from gateway.memory.position import ZERO, Position
@@ -176,21 +176,15 @@ class CatchUp:
         here = now(listening, topics)
         if len(topics) == 1 and not topics[0].is_pattern:
             topic = topics[0]
-            found = topic.ring.find(resume.text)
+            found = self._find(topic, resume.text)
             if not found:
                 # Before it is looked for elsewhere, this worker must have heard what the client has.
                 if not self.verified and may_search():
                     return Verify()
-                since = topic.ring.since
-                if self.verified and not self._searched and since is not None:
+                holes = [each for each in self._known(topic, ZERO) if isinstance(each, Hole) and each.askable]
+                if self.verified and not self._searched and holes:
                     self._searched = True
-                    return Find([(topic, Hole(ZERO, since, UNKNOWN))])
-                found = [
-                    each.position
-                    for known in self.found.get(topic, [])
-                    for each in known.kept
-                    if isinstance(each, Entry) and each.event.own_id == resume.text
-                ]
+                    return Find([(topic, hole) for hole in holes])
             if len(found) == 1:
                 return self._missed(limits, {topic: found[0]}, {}, topics)
         if resume.previous is None:
@@ -200,6 +194,11 @@ class CatchUp:
         kept = {topic: self.older[topic][0] for topic in topics}
         ends = {topic: min(self.older[topic][1], here[topic]) for topic in topics}
         return self._missed(limits, ends, dict.fromkeys(topics, "unknown_id"), topics, kept)
+
+    def _find(self, topic: Topic, own_id: str) -> list[Position]:
+        """Where events with that id of their publisher's stand."""
+        known = self._known(topic, ZERO)
+        return [each.position for each in known if isinstance(each, Entry) and each.event.own_id == own_id]
 
     def _only_gaps(self, reason: str) -> list[Replayed]:
         return replay(self.topics, {}, dict.fromkeys(self.topics, reason), (), self.wish.last_event_id)

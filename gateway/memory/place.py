@@ -21,6 +21,8 @@ VERSION = "2"
 KEY_LENGTH = 8
 MAX_PLACE_BYTES = 2048
 """An id for 100 channels and 10 patterns is shorter; see `LONG_ID` in fanout/delivery.py."""
+FIRST_GENERATION = 10**13
+"""Generations are numbered from here (broker/library.lua); the previous version counted milliseconds since 1970."""
 _LONG_KEY_LENGTH = 22
 _PART = re.compile(r"([\w-]{22}|[\w-]{8})([0-9a-f]{0,13}):([0-9a-f]{1,13})", re.ASCII)
 _PLACE = re.compile(

@@ -7,7 +7,7 @@ from gateway.memory.entry import Entry, Kept
 from gateway.memory.event import Event, own_event
 from gateway.memory.glob import compile_glob
 from gateway.memory.hole import Hole
-from gateway.memory.place import ambiguous_keys, format_place
+from gateway.memory.place import FIRST_GENERATION, ambiguous_keys, format_place
 from gateway.memory.position import Position
 from gateway.memory.topic import Topic
 
@@ -131,7 +131,7 @@ class _Ids:
         own_id, position = entry.event.own_id, entry.position
         if own_id and self._single_channel:
             return own_id
-        if not position.tick:  # of the previous version, which numbered by the millisecond and had no ticks
+        if position.generation < FIRST_GENERATION:  # of the previous version, which numbered by the millisecond
             return f"{position.generation}-{position.durable}"
         self._at[topic] = position
         if position[:2] != self._era:

@@ -125,10 +125,6 @@ class Ring:
         """The newest `count` events."""
         return list(islice((each for each in reversed(self._entries) if isinstance(each, Entry)), count))[::-1]
 
-    def find(self, own_id: str) -> list[Position]:
-        """Where events with that id of their publisher's stand."""
-        return [each.position for each in self._entries if isinstance(each, Entry) and each.event.own_id == own_id]
-
     def learn(self, start: Position, end: Position, found: Sequence[Kept]) -> None:
         """Keep the answer to a question about (start, end]: it replaces the hole, or goes in front of the ring."""
         if self.since is None:
@@ -159,4 +155,4 @@ class Ring:
 
 
 def _asked_about(kept: Kept, start: Position, end: Position) -> TypeGuard[Hole]:
-    return isinstance(kept, Hole) and kept.kind != "gap" and kept.position <= start and end <= kept.end
+    return isinstance(kept, Hole) and kept.askable and kept.position <= start and end <= kept.end
