@@ -124,7 +124,7 @@ class Publisher(Protocol):
         """Publish and keep.
 
         Returns:
-            The event's position, as `generation.tick.number`.
+            The event's id on streams of this channel alone.
 
         Raises:
             PublishFailed: Redis can't be reached or refuses.

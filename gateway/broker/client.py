@@ -1,14 +1,61 @@
 """Connections to the Redis the settings name."""
 
+import asyncio
+from collections.abc import Iterable
 from urllib.parse import urlsplit, urlunsplit
 
-from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool
+from redis.asyncio import (
+    BlockingConnectionPool,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.settings import Settings, SettingsError
 
 CLIENT_NAME = "sse-gateway"
+
+
+class _Cancellable(AbstractConnection):
+    """Times its writes without asyncio.wait_for, as redis-py does.
+
+    Before Python 3.12 wait_for loses a cancellation that comes as the write completes (bpo-37658): the task goes on,
+    and whoever has cancelled it waits forever.
+    """
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
+        limit, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(limit):
+                await super().send_packed_command(command, check_health)
+        except TimeoutError:
+            raise RedisTimeoutError("Timeout writing to socket") from None
+        finally:
+            self.socket_timeout = limit
+
+
+class _CancellableTcp(_Cancellable, Connection):
+    pass
+
+
+class _CancellableTls(_Cancellable, SSLConnection):
+    pass
+
+
+class _CancellableUnix(_Cancellable, UnixDomainSocketConnection):
+    pass
+
+
+_CLASSES: dict[type[AbstractConnection], type[AbstractConnection]] = {
+    Connection: _CancellableTcp,
+    SSLConnection: _CancellableTls,
+    UnixDomainSocketConnection: _CancellableUnix,
+}
 
 
 def connection_pool(settings: Settings, max_connections: int, socket_timeout: float | None) -> ConnectionPool:
@@ -37,6 +84,7 @@ def connection_pool(settings: Settings, max_connections: int, socket_timeout: fl
             retry=Retry(NoBackoff(), 0),
             **({} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}),
         )
+        pool.connection_class = _CLASSES[pool.connection_class]
         _ = new_connection(pool)  # finds unknown options; connects nowhere
         for option in ("protocol", "decode_responses"):
             # What stands in the URL goes over what is given here, and the reader of messages relies on both.

@@ -37,7 +37,7 @@ class TickClock:
         own: channel of this worker, for signs of life while Redis refuses to count.
         interval: seconds without a tick after which one is requested; 0: only when something needs one.
         metrics: where the delay of a tick is noted.
-        opened: told of topics that open without positions.
+        opened: told, as long as Redis refuses to count, that it delivers, and which topics open without positions.
 
     Attributes:
         refusal: why Redis refuses to count; empty while it counts.
@@ -181,8 +181,7 @@ class TickClock:
             if await self._commands.publish(self._own, ALIVE):
                 async with asyncio.timeout(PATIENCE * (self._interval or 1.0)):
                     await self._heard.wait()
-                if opened := self._listening.open_uncounted():
-                    self._opened(opened)
+                self._opened(self._listening.open_uncounted())  # even none: the worker is ready from here on
         except TimeoutError:
             raise ConnectionError("Redis is silent") from None
         except (RedisError, OSError) as failure:

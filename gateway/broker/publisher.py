@@ -5,6 +5,8 @@ from redis.exceptions import RedisError
 
 from gateway.broker.client import connection_pool
 from gateway.broker.library import Library
+from gateway.memory.place import format_place, topic_keys
+from gateway.memory.position import Position
 from gateway.ports import PublishFailed
 from gateway.settings import Settings
 
@@ -33,9 +35,12 @@ class RedisPublisher:
 
     async def publish_durable(self, channel: str, payload: bytes) -> str:
         try:
-            return await self._library.publish(self._prefix + channel, payload)
+            answer = await self._library.publish(self._prefix + channel, payload)
         except (RedisError, OSError) as error:
             raise PublishFailed(str(error) or type(error).__name__) from error
+        generation, tick, number = map(int, answer.split("."))
+        key, _ = topic_keys(channel, False)
+        return format_place((generation, tick), [(key, Position(generation, tick, number))])
 
     async def close(self) -> None:
         """Close the connections."""

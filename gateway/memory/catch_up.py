@@ -114,7 +114,7 @@ class CatchUp:
         started = begin(listening, self.topics, resume, self.verified)
         if started is None:
             return Verify()
-        returning = [topic for topic in self.topics if topic.long_key not in resume.new]
+        returning = [topic for topic in self.topics if topic not in resume.new]
         return self._missed(limits, started.start, started.gaps, returning)
 
     def _missed(
