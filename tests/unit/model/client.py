@@ -180,7 +180,7 @@ class Client:
     def _gap(self, data: dict[str, str]) -> None:
         topic, reason = data["channel"], data["reason"]
         start = self._at.get(topic, ZERO) if reason != "unknown_id" else ZERO
-        strange = reason in ("history_lost", "unknown_id", "uncounted", "history_unavailable")
+        strange = reason in ("unknown_id", "uncounted", "history_unavailable")
         self._open_gaps.append(Told(topic, start, LAST, reason, strange))
 
     def _close_gaps(self, topics: Sequence[str], until: Logged | None = None) -> None:

@@ -39,6 +39,12 @@ MUTATIONS = [
     Mutation(
         "live ids name the stream's other topics",
         DELIVERY,
+        "for topic in topics if topic in at and topic not in heard]",
+        "for topic in topics if False]",
+    ),
+    Mutation(
+        "so do those of streams that need care",
+        DELIVERY,
         "at = {topic: self._at[topic] for topic in topics if topic in self._at}",
         "at: dict[Topic, Position] = {}",
     ),
@@ -46,8 +52,8 @@ MUTATIONS = [
     Mutation(
         "messages through several topics move all of them",
         DELIVERY,
-        "                if topic in keys and position is not None",
-        "                if topic in keys and position is not None and topic is run.topics[0]",
+        "{topic: format_part(topic.key, at_) for topic, at_ in zip(run.topics, positions, strict=True) if at_}",
+        "{topic: format_part(topic.key, at_) for topic, at_ in [(run.topics[0], positions[0])] if at_}",
     ),
     Mutation("a pattern's events come in order", DELIVERY, "if topic.is_pattern is not patterns:", "if patterns:"),
     Mutation(
@@ -259,7 +265,7 @@ MUTATIONS = [
     Mutation(
         "new topics begin now",
         RESUME,
-        "place.at(topic) if topic.long_key not in resume.new else here[topic]",
+        "place.at(topic) if topic not in resume.new else here[topic]",
         "place.at(topic)",
     ),
     Mutation("who was elsewhere is let in after a tick only", RESUME, "    if not verified:\n", "    if False:\n"),

@@ -242,7 +242,10 @@ class World:
                     continue
                 assert told, ("lost and not told", index, client, event, client.told)
                 strange = any(
-                    each.strange or each.start == ZERO or {each.start.generation, each.end.generation} - lineage
+                    each.strange
+                    or each.start == ZERO
+                    or (each.reason == "history_lost" and each.end < each.start)  # on a demoted master
+                    or {each.start.generation, each.end.generation} - lineage
                     for each in told
                 )
                 assert event.number not in kept or strange, ("kept, and not had", index, client, event, told)
