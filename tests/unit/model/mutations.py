@@ -3,13 +3,13 @@
 Each is made in a copy of the package, over which up to RUNS schedules are played. Shows by which schedule it was
 noticed. A mutation whose text is no longer there is an error: whoever changes the code changes the list, too.
 
-Of 68, some are not noticed by hundreds of schedules. Equivalent, because something else holds the same: the tick that
-puts topics where they are in live ids (positions of another era are left out anyway), the end of what a peer tells (the
-question comes behind what it asks about). Costing no more than a gap under faults, where schedules accept one: asking as
-many peers as are needed, combining answers, pins, clipped holes. Rare: an earlier reply taken for the last, a tick of
-another server in the same generation, an old master's return, rings of another history, what is claimed from the
-beginning, a range's beginning, an id of another history, new topics that don't wait. The examples in
-tests/unit/test_listening.py, test_ring.py, test_merge.py and test_replay.py are about those.
+Of 68, some are not noticed by hundreds of schedules. Equivalent, because something else holds the same: the tick
+that puts topics where they are in live ids (positions of another era are left out anyway), the end of what a peer
+tells (the question comes behind what it asks about). Costing no more than a gap under faults, where schedules
+accept one: asking as many peers as are needed, combining answers, pins, clipped holes. Rare: an earlier reply taken
+for the last, a tick of another server in the same generation, an old master's return, rings of another history,
+what is claimed from the beginning, a range's beginning, an id of another history, new topics that don't wait. The
+examples in tests/unit/test_listening.py, test_ring.py, test_merge.py and test_replay.py are about those.
 """
 
 import shutil
