@@ -85,6 +85,11 @@ class Delivery:
         A client of one channel gets one write for all of it. A client of a pattern, or of several topics, gets the
         events in the order in which they were published.
         """
+        if len(batch) == 1:  # as mostly
+            alone = _Run(batch[0])
+            self._in_order(alone)
+            self._to_single(alone, patterns=False)
+            return
         run: _Run | None = None
         by_channel: dict[tuple[str, tuple[Topic, ...]], _Run] = {}
         for heard in batch:
@@ -168,7 +173,7 @@ class Delivery:
             if audience is None:
                 continue
             audience.last_delivery = now
-            for encoding, members in list(audience.joint.items()):
+            for encoding, members in list(audience.joint.items()) if audience.joint else ():
                 recipients = members
                 if seen:
                     recipients = members.difference(*[other.joint.get(encoding, ()) for other in seen])
