@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from redis.asyncio import Redis
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
 from gateway.broker.library import BEGINNING, Library, Place
 from gateway.memory.listening import Listening, ServerChanged
@@ -85,8 +85,11 @@ class TickClock:
         """The connection is lost; who waits for a tick waits for one on the next."""
         self._heard.set()
 
-    async def run(self) -> None:
+    async def run(self, ping: Callable[[], Awaitable[object]]) -> None:
         """Request ticks until the connection is lost.
+
+        Args:
+            ping: sends PING on the connection that listens; its answer is a sign of life, too.
 
         Raises:
             ServerChanged: commands reach another server than the one that is listened to.
@@ -99,7 +102,7 @@ class TickClock:
             # Requested from here on; those who come later wait for the next.
             verifying, self._verifying = self._verifying, []
             try:
-                await self._request(verifying)
+                await self._request(verifying, ping)
             except BaseException:
                 self._verifying += [future for future in verifying if not future.done()]
                 raise
@@ -117,7 +120,7 @@ class TickClock:
                     return
                 era = self._listening.era
 
-    async def _request(self, verifying: list[asyncio.Future[None]]) -> None:
+    async def _request(self, verifying: list[asyncio.Future[None]], ping: Callable[[], Awaitable[object]]) -> None:
         listening = self._listening
         asked: Place | None = None
         while True:
@@ -130,7 +133,7 @@ class TickClock:
                 seen = asked or (BEGINNING if force or era is None else Place(*era))
                 reply = await self._library.tick(self._channel, seen, SPACING_MS)
             except ResponseError as error:
-                await self._refused(error, verifying)
+                await self._refused(error, verifying, ping)
                 return
             except (RedisError, OSError) as error:
                 # The listening connection tells whether Redis is away; this one may only be full.
@@ -166,7 +169,9 @@ class TickClock:
             # This process may have stood still; then what it waits for is about to be read.
             raise ConnectionError("a tick that Redis issued has not come") from None
 
-    async def _refused(self, error: ResponseError, verifying: list[asyncio.Future[None]]) -> None:
+    async def _refused(
+        self, error: ResponseError, verifying: list[asyncio.Future[None]], ping: Callable[[], Awaitable[object]]
+    ) -> None:
         """Redis delivers, but doesn't count: a message to this worker itself shows that it does."""
         if not self.refusal:
             logger.error("Redis refuses to count (%s): new streams get no positions until it does", error)
@@ -178,7 +183,7 @@ class TickClock:
                 future.set_exception(NotCounted(self.refusal))
         self._heard.clear()
         try:
-            if await self._commands.publish(self._own, ALIVE):
+            if await self._ask_for_a_sign(ping):
                 async with asyncio.timeout(PATIENCE * (self._interval or 1.0)):
                     await self._heard.wait()
                 self._opened(self._listening.open_uncounted())  # even none: the worker is ready from here on
@@ -187,3 +192,10 @@ class TickClock:
         except (RedisError, OSError) as failure:
             logger.debug("no sign of life could be sent: %s", failure)
         await asyncio.sleep(_RETRY if self._listening.waiting else self._interval or 1.0)
+
+    async def _ask_for_a_sign(self, ping: Callable[[], Awaitable[object]]) -> bool:
+        try:
+            return bool(await self._commands.publish(self._own, ALIVE))
+        except NoPermissionError:  # this user may not use the gateway's own channels
+            await ping()
+            return True

@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from redis.asyncio import Connection, Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -130,7 +131,7 @@ class Link:
                     tasks.create_task(self._read(connection))
                     await self._subscribe_control(connection)
                     tasks.create_task(self._reconcile(connection))
-                    tasks.create_task(self._clock.run())
+                    tasks.create_task(self._clock.run(partial(connection.send_command, "PING", check_health=False)))
                     tasks.create_task(self._watch())
             except* (RedisError, OSError, ServerChanged, OutOfStep) as errors:
                 self._failed(_first(errors))
@@ -217,6 +218,9 @@ class Link:
                     handle(reply[2])
                     continue
                 heard = self._message((False, name), name, reply[2])
+            elif kind == b"pong" or reply == b"PONG":  # the latter while nothing is subscribed to
+                self._clock.heard()
+                continue
             elif kind == b"pmessage":
                 heard = self._message((True, reply[1]), reply[2], reply[3])
             else:

@@ -11,6 +11,7 @@ import pytest
 
 from testing.nginx import Nginx
 from testing.process import free_port
+from testing.transient import transient
 from testing.upstream import Upstream, answer
 from testing.waiting import wait_until
 
@@ -37,8 +38,28 @@ def test_without_workers_a_stream_ends_cleanly(tmp_path: Path, method: str, path
     assert response.headers["Access-Control-Allow-Credentials"] == "true"
     assert response.headers["Vary"] == "Origin"
     if method != "HEAD":
-        assert response.text.startswith("retry: ")
-        assert response.text.endswith("\n\n")
+        assert transient(response.text)[::2] == ("no_worker", None)
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"2.163f28cb35bd3.1eb.CeJIPLv7:1", "2.163f28cb35bd3.1eb.CeJIPLv7:1"),
+        (b"17~2.163f28cb35bd3.1eb", "17~2.163f28cb35bd3.1eb"),
+        (b"$request_id\"'\\n{}%0a", "$request_id\"'\\n{}%0a"),
+        (b"x" * 2304, "x" * 2304),
+        (b"x" * 2305, None),
+        (b"a b", None),
+        (b"a\tb", None),
+        ("ž".encode(), None),
+        (b"\x7f", None),
+        (b"", None),
+    ],
+)
+def test_a_client_is_told_its_own_id_and_nothing_else_it_sends(tmp_path: Path, sent: bytes, told: str | None) -> None:
+    with nginx_alone(tmp_path) as nginx:
+        response = httpx.get(f"{nginx.url}/events/news", headers={b"Last-Event-ID": sent})
+    assert transient(response.text).id == told
 
 
 def test_without_workers_other_requests_fail_as_usual(tmp_path: Path) -> None:
@@ -50,7 +71,7 @@ def test_without_workers_other_requests_fail_as_usual(tmp_path: Path) -> None:
 
 def test_those_sent_away_together_do_not_come_back_together(tmp_path: Path) -> None:
     with nginx_alone(tmp_path) as nginx, httpx.Client() as client:
-        pauses = [int(client.get(f"{nginx.url}/events/news").text.removeprefix("retry:")) for _ in range(200)]
+        pauses = [transient(client.get(f"{nginx.url}/events/news").text).retry for _ in range(200)]
     assert 2000 <= min(pauses) < 3500
     assert 5500 < max(pauses) < 7000
     assert len(set(pauses)) > 150
@@ -61,7 +82,7 @@ def test_a_workers_transient_error_becomes_a_clean_end(tmp_path: Path, status: s
     with Upstream(answer(status)) as one, nginx_alone(tmp_path, one.port) as nginx:
         response = httpx.get(f"{nginx.url}/events/news")
     assert (response.status_code, response.headers["Content-Type"]) == (200, "text/event-stream")
-    assert response.text.startswith("retry: ")
+    assert transient(response.text).reason == "no_worker"
 
 
 @pytest.mark.parametrize("status", [204, 400, 401, 403, 404, 405, 413, 429])
