@@ -41,6 +41,7 @@ class TickClock:
 
     Attributes:
         refusal: why Redis refuses to count; empty while it counts.
+        deaf: why ticks can't be heard on this connection; empty if they can.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class TickClock:
         opened: Callable[[Sequence[Topic]], None],
     ) -> None:
         self.refusal = ""
+        self.deaf = ""
         self._library = library
         self._commands = commands
         self._listening = listening
@@ -75,7 +77,9 @@ class TickClock:
         """A tick has been heard, or another sign of life that was asked for."""
         self._heard.set()
 
-    async def verify(self) -> None:
+    async def verify(self, elsewhere: bool = False) -> None:
+        if elsewhere:
+            await self._commands.connection_pool.disconnect(inuse_connections=False)
         future = asyncio.get_running_loop().create_future()
         self._verifying.append(future)
         self._wanted.set()
@@ -130,6 +134,8 @@ class TickClock:
             loop = asyncio.get_running_loop()
             began = loop.time()
             try:
+                if self.deaf:
+                    raise ResponseError(self.deaf)
                 seen = asked or (BEGINNING if force or era is None else Place(*era))
                 reply = await self._library.tick(self._channel, seen, SPACING_MS)
             except ResponseError as error:

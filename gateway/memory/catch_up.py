@@ -32,7 +32,14 @@ class Wish:
 
 
 class Verify(NamedTuple):
-    """A tick has to be heard that is requested from now on."""
+    """A tick has to be heard that is requested from now on.
+
+    Attributes:
+        elsewhere: the client seems to have been on a newer master. It must be requested over new connections: those
+            that are open would lead to the old one.
+    """
+
+    elsewhere: bool = False
 
 
 class Find(NamedTuple):
@@ -113,7 +120,7 @@ class CatchUp:
             return self._after_text(listening, limits, resume, may_search)
         started = begin(listening, self.topics, resume, self.verified)
         if started is None:
-            return Verify()
+            return Verify(listening.era is not None and resume.place.generation > listening.era[0])
         returning = [topic for topic in self.topics if topic not in resume.new]
         return self._missed(limits, started.start, started.gaps, returning)
 
