@@ -26,7 +26,7 @@ static const char HEAD[] =
     "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     "5\r\n: hi\n\r\n";
 /* As long as the gateway's own ids: the same number of bytes goes out. */
-static const char BEFORE[] = "id: 1790000000123-9f3a61c2\ndata: ";
+static const char BEFORE[] = "id: 2.163f149516efc.6f.XtchukSj:1\ndata: ";
 
 static int streams[MOST_FILES], place[MOST_FILES], count;
 static char tail[MOST_FILES][4]; /* last bytes of each request, to see where it ends */

@@ -14,7 +14,7 @@ import hiredis
 from gateway.bench.publisher import command
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n: hi\n\r\n"
-_BEFORE = b"id: 1790000000123-9f3a61c2\ndata: "
+_BEFORE = b"id: 2.163f149516efc.6f.XtchukSj:1\ndata: "
 
 
 class Limit:

@@ -86,8 +86,11 @@ class Topics(Protocol):
 class Clock(Protocol):
     """Redis' clock."""
 
-    async def verify(self) -> None:
+    async def verify(self, elsewhere: bool = False) -> None:
         """Wait until a tick has been heard that was requested after this was called.
+
+        Args:
+            elsewhere: there may be a newer master than the one that is listened to.
 
         Raises:
             NotCounted: there is none to be had.

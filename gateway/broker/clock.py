@@ -37,10 +37,11 @@ class TickClock:
         own: channel of this worker, for signs of life while Redis refuses to count.
         interval: seconds without a tick after which one is requested; 0: only when something needs one.
         metrics: where the delay of a tick is noted.
-        opened: told of topics that open without positions.
+        opened: told, as long as Redis refuses to count, that it delivers, and which topics open without positions.
 
     Attributes:
         refusal: why Redis refuses to count; empty while it counts.
+        deaf: why ticks can't be heard on this connection; empty if they can.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class TickClock:
         opened: Callable[[Sequence[Topic]], None],
     ) -> None:
         self.refusal = ""
+        self.deaf = ""
         self._library = library
         self._commands = commands
         self._listening = listening
@@ -75,7 +77,9 @@ class TickClock:
         """A tick has been heard, or another sign of life that was asked for."""
         self._heard.set()
 
-    async def verify(self) -> None:
+    async def verify(self, elsewhere: bool = False) -> None:
+        if elsewhere:
+            await self._commands.connection_pool.disconnect(inuse_connections=False)
         future = asyncio.get_running_loop().create_future()
         self._verifying.append(future)
         self._wanted.set()
@@ -130,6 +134,8 @@ class TickClock:
             loop = asyncio.get_running_loop()
             began = loop.time()
             try:
+                if self.deaf:
+                    raise ResponseError(self.deaf)
                 seen = asked or (BEGINNING if force or era is None else Place(*era))
                 reply = await self._library.tick(self._channel, seen, SPACING_MS)
             except ResponseError as error:
@@ -186,7 +192,7 @@ class TickClock:
             if await self._ask_for_a_sign(ping):
                 async with asyncio.timeout(PATIENCE * (self._interval or 1.0)):
                     await self._heard.wait()
-                self._opened(self._listening.open_uncounted())  # perhaps none: the worker is ready nevertheless
+                self._opened(self._listening.open_uncounted())  # even none: the worker is ready from here on
         except TimeoutError:
             raise ConnectionError("Redis is silent") from None
         except (RedisError, OSError) as failure:

@@ -91,6 +91,7 @@ class Link:
         self._prefix_bytes = len(settings.channel_prefix.encode())
         self._max_payload_bytes = settings.max_payload_bytes
         self._max_id_bytes = settings.max_id_bytes
+        self._hears_ticks = asyncio.Event()
         self._control: dict[bytes, Callable[[bytes], None]] = {tick_channel: self._tick_came}
         self._tick_channel = tick_channel
         # Requests sent and not yet answered, by name: only the last answer confirms a topic.
@@ -131,7 +132,7 @@ class Link:
                     tasks.create_task(self._read(connection))
                     await self._subscribe_control(connection)
                     tasks.create_task(self._reconcile(connection))
-                    tasks.create_task(self._clock.run(partial(connection.send_command, "PING", check_health=False)))
+                    tasks.create_task(self._run_clock(connection))
                     tasks.create_task(self._watch())
             except* (RedisError, OSError, ServerChanged, OutOfStep) as errors:
                 self._failed(_first(errors))
@@ -159,6 +160,8 @@ class Link:
         self._unanswered.clear()
         self._requests.clear()
         self._refused.clear()
+        self._hears_ticks.clear()
+        self._clock.deaf = ""
         self._reopening = set(self._topics)
         for hook in self.on_connect:
             hook()
@@ -180,6 +183,11 @@ class Link:
             level = logging.ERROR if isinstance(error, ResponseError) else logging.WARNING
             logger.log(level, "Redis at %s: %s; trying again until it works", self._url, problem)
         self._problem = problem
+
+    async def _run_clock(self, connection: Connection) -> None:
+        # Ticks are requested over another connection: one could be issued before this one listens.
+        await self._hears_ticks.wait()
+        await self._clock.run(partial(connection.send_command, "PING", check_health=False))
 
     async def _watch(self) -> None:
         """Notice that nothing comes any more, although ticks are requested.
@@ -341,6 +349,8 @@ class Link:
         key = (kind.startswith(b"p"), name)
         last = self._is_last_answer(key)
         if name in self._control and not key[0]:
+            if name == self._tick_channel:
+                self._hears_ticks.set()
             return
         if kind.endswith(b"unsubscribe"):
             self._listening.unsubscribed(key)
@@ -360,6 +370,9 @@ class Link:
                     key[1].decode(),
                     _control_use(key[1]),
                 )
+                if key[1] == self._tick_channel:
+                    self._clock.deaf = why
+                    self._hears_ticks.set()
             elif last and len(request.keys) > 1:
                 self._refused.append(key)
                 self._topics.changed.set()

@@ -190,7 +190,7 @@ class PastOfOthers:
             entries: dict[tuple[Topic, Hole], list[Entry]] = {owner: [] for owner in missing}
             complete = dict.fromkeys(missing, True)
             for owner, range_, found in zip(owners, ranges, await self._read(ranges), strict=True):
-                entries[owner] += self._entries(range_.channel, found.messages)
+                entries[owner] += _placed(self._entries(range_.channel, found.messages), owner[1].position)
                 complete[owner] &= found.whole
             for topic, hole in missing:
                 kept = sorted(entries[topic, hole], key=lambda entry: entry.position)
@@ -236,3 +236,19 @@ class PastOfOthers:
                 continue
             entries.append(Entry(Position(generation, tick, number), name, event))
         return entries
+
+
+def _placed(entries: Iterable[Entry], start: Position) -> list[Entry]:
+    """One channel's entries, oldest first, all of them after `start`.
+
+    The previous version's workers, which may run beside this one's, store no ticks. Their messages are taken to come
+    before the next tick, so that they are neither left out nor out of order.
+    """
+    placed = []
+    era = start.era
+    for entry in entries:
+        if entry.position.era < era:
+            entry = entry._replace(position=entry.position._replace(tick=era[1]))
+        era = entry.position.era
+        placed.append(entry)
+    return placed

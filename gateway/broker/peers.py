@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
-from typing import NamedTuple, cast
+from typing import NamedTuple
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -97,7 +97,7 @@ class Peers:
 
     Attributes:
         everyone: channel in Redis on which all workers are asked.
-        own: channel for this worker alone; who listens on such a channel is a worker that takes over topics.
+        own: channel for this worker alone.
     """
 
     def __init__(
@@ -205,11 +205,11 @@ class Peers:
         self.leaving = True
         try:
             async with asyncio.timeout(patience):
-                heirs = await self._heirs()
+                heirs, topics = await self._known_here_only()
                 if not heirs:
                     return
                 wanted: dict[str, list[Question]] = {}
-                for topic in await self._known_here_only():
+                for topic in topics:
                     wanted.setdefault(_heir(heirs, topic), []).append(self._whole(topic))
                 await asyncio.gather(
                     *[
@@ -280,28 +280,27 @@ class Peers:
     async def _publish(self, channel: bytes, message: bytes) -> int:
         return int(await self._commands.publish(channel, message))
 
-    async def _heirs(self) -> list[str]:
-        names = cast("list[bytes]", await self._commands.pubsub_channels(glob_of(self._own_prefix)))
-        return [name for each in names if (name := each[len(self._own_prefix) :].decode()) != self.name]
-
-    async def _known_here_only(self) -> list[Topic]:
-        """Topics of whose past the workers that stay don't know everything.
+    async def _known_here_only(self) -> tuple[list[str], list[Topic]]:
+        """The workers that stay, and the topics of whose past they don't know everything.
 
         It isn't enough that another listens to a topic: it may have begun later, and a client may come back with an
         id from before.
         """
         known = [topic for topic in self._topics if topic.state is State.OPEN]
+        heirs: dict[str, None] = {}
         alone: list[Topic] = []
         for at in range(0, len(known), MAX_QUESTIONS):
             some = known[at : at + MAX_QUESTIONS]
             questions = [self._whole(topic) for topic in some]
             answers = await self._ask_all("stay", dump_questions(questions), _PATIENCE)
+            staying = {peer: answer for peer, answer in answers.items() if len(answer) == len(some)}
+            heirs.update(dict.fromkeys(staying))
             for place, (topic, question) in enumerate(zip(some, questions, strict=True)):
-                known_of = [load_ranges(each[place]) for each in answers.values() if place < len(each)]
+                known_of = [load_ranges(each[place]) for each in staying.values()]
                 ranges = [range_ for each in known_of if each is not None for range_ in _ranges(each)]
                 if unknown_parts(question.start, question.end, ranges):
                     alone.append(topic)
-        return alone
+        return list(heirs), alone
 
     def _whole(self, topic: Topic) -> Question:
         """The question about all of an open topic that is known here."""
@@ -312,9 +311,9 @@ class Peers:
 
     def _on_ask(self, message: Message) -> None:
         if message.by != self.name:
-            gone = message.kind == "stay" and self.leaving
-            questions = load_questions(message.body)
-            self._answer(message, "known", [None if gone else dump_ranges(self._know(each)) for each in questions])
+            # Who is leaving, too, says nothing of what it knows.
+            questions = load_questions(message.body) if message.kind == "ask" or not self.leaving else []
+            self._answer(message, "known", [dump_ranges(self._know(each)) for each in questions])
 
     def _on_tell(self, message: Message) -> None:
         room = _TOLD_ROOM
@@ -435,11 +434,6 @@ class Peers:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def glob_of(prefix: bytes) -> bytes:
-    """A Redis glob for everything that begins so."""
-    return b"".join(b"\\" + bytes([char]) if char in b"*?[]\\^-" else bytes([char]) for char in prefix) + b"*"
 
 
 def _enough(question: Question, known: dict[str, Known]) -> Iterable[str]:

@@ -304,7 +304,7 @@ class Admission:
         if isinstance(need, Verify):
             # If Redis refuses to count, nothing can be compared, so nothing is waited for.
             with contextlib.suppress(NotCounted):
-                await self._clock.verify()
+                await self._clock.verify(need.elsewhere)
             state.verified = True
         elif isinstance(need, Older):
             await self._older(state, need)
@@ -447,9 +447,10 @@ class Admission:
     async def _satisfy_all(self, needs: list[tuple[CatchUp, Need]]) -> None:
         """Find out what several groups of streams need, together."""
         epoch = self._listening.epoch
-        if any(isinstance(need, Verify) for _, need in needs):
+        verifies = [need for _, need in needs if isinstance(need, Verify)]
+        if verifies:
             with contextlib.suppress(NotCounted):
-                await self._clock.verify()
+                await self._clock.verify(any(need.elsewhere for need in verifies))
         finds = [(state, need.holes) for state, need in needs if isinstance(need, Find)]
         await asyncio.gather(*[self._find(state, holes) for state, holes in finds])
         for state, need in needs:

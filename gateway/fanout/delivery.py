@@ -11,8 +11,8 @@ from gateway.fanout.sending import Behind, send_all
 from gateway.fanout.slices import Slices
 from gateway.fanout.subscriber import QUEUE, Subscriber
 from gateway.memory.event import Event
-from gateway.memory.listening import Listening
-from gateway.memory.place import NOWHERE, ambiguous_keys, format_era, format_part, format_place
+from gateway.memory.listening import Listening, keyed
+from gateway.memory.place import NOWHERE, format_era, format_part, format_place
 from gateway.memory.position import Position
 from gateway.memory.replay import Replayed
 from gateway.memory.topic import State, Topic
@@ -71,11 +71,13 @@ class Delivery:
         # Where topics are that had a message since the tick, up to what is delivered: messages are counted as they
         # are read, and what arrives together is delivered later.
         self._at: dict[Topic, Position] = {}
+        self._parts: dict[Topic, str] = {}
         members.pinger.ping = self.ping
 
     def ticked(self) -> None:
         """A tick has come: every topic is there."""
         self._at.clear()
+        self._parts.clear()
 
     def deliver(self, batch: Sequence[Heard]) -> None:
         """Hand out what arrived together.
@@ -83,6 +85,11 @@ class Delivery:
         A client of one channel gets one write for all of it. A client of a pattern, or of several topics, gets the
         events in the order in which they were published.
         """
+        if len(batch) == 1:  # as mostly
+            alone = _Run(batch[0])
+            self._in_order(alone)
+            self._to_single(alone, patterns=False)
+            return
         run: _Run | None = None
         by_channel: dict[tuple[str, tuple[Topic, ...]], _Run] = {}
         for heard in batch:
@@ -166,7 +173,7 @@ class Delivery:
             if audience is None:
                 continue
             audience.last_delivery = now
-            for encoding, members in list(audience.joint.items()):
+            for encoding, members in list(audience.joint.items()) if audience.joint else ():
                 recipients = members
                 if seen:
                     recipients = members.difference(*[other.joint.get(encoding, ()) for other in seen])
@@ -187,6 +194,7 @@ class Delivery:
         for topic, position in zip(run.topics, last, strict=True):
             if position is not None:
                 self._at[topic] = position
+                self._parts.pop(topic, None)
 
     def _with_own_ids(
         self, topic: Topic, together: tuple[Topic, ...], encoding: Encoding, recipients: set[Subscriber]
@@ -220,22 +228,27 @@ class Delivery:
         shared = encoding.join(bodies, [None] * len(bodies)) if size > _LARGE and len(bodies) == 1 else None
         pieces: dict[tuple[Topic, ...], bytes] = {}
         policy = self._policies.of(run.channel)
+        ids_of = self._ids(run)
         for subscriber in recipients:
             topics = subscriber.topics
             piece = pieces.get(topics)
             if piece is None:
-                ids = self._ids(run, topics)
+                ids = ids_of(topics)
                 piece = encoding.join([b""], ids) if shared is not None else encoding.join(bodies, ids)
                 pieces[topics] = piece
             if shared is not None:
                 self._send_in_turn(subscriber, piece, shared, run.channel, policy)
                 continue
-            for behind in send_all([subscriber], piece):
+            try:
+                taken = subscriber.send(piece)
+            except OSError:  # as in `send_all`
+                taken = 0
+            if taken != len(piece):
                 count = len(bodies)
-                if policy == "latest" and behind[1] == QUEUE and count > 1:
-                    piece = encoding.join(bodies[-1:], self._ids(run, topics)[-1:])
+                if policy == "latest" and taken == QUEUE and count > 1:
+                    piece = encoding.join(bodies[-1:], ids_of(topics)[-1:])
                     count = 1
-                self._queue([behind], piece, run.channel, count, policy)
+                self._queue([(subscriber, taken)], piece, run.channel, count, policy)
 
     def _send_in_turn(self, subscriber: Subscriber, head: bytes, rest: bytes, channel: str, policy: Policy) -> None:
         """Send a piece of the stream's own, and one that many share."""
@@ -244,27 +257,59 @@ class Delivery:
         for behind in send_all([subscriber], rest):
             self._queue([behind], rest, channel, 1, policy)
 
-    def _ids(self, run: _Run, topics: tuple[Topic, ...]) -> list[str | None]:
-        """The ids of a run's events on a stream of several topics."""
+    def _ids(self, run: _Run) -> Callable[[tuple[Topic, ...]], list[str | None]]:
+        """What gives the ids of a run's events on a stream of several topics."""
         listening = self._listening
-        era = listening.era
+        at, parts, heard = self._at, self._parts, frozenset(run.topics)
+        careful = listening.era is None or bool(listening.uncounted) or bool(self._members.ambiguous)
+        own_ids = [event.own_id for event in run.events]
+        # What the ids say of the run's own topics; mostly there is one, and one event.
+        said = [
+            {topic: format_part(topic.key, at_) for topic, at_ in zip(run.topics, positions, strict=True) if at_}
+            for positions in run.positions
+        ]
+        heads = [listening.era_text + next(iter(each.values()), "") for each in said]
+
+        def ids_of(topics: tuple[Topic, ...]) -> list[str | None]:
+            if careful:
+                return self._careful_ids(run, topics)
+            others = "".join(
+                [parts.get(topic) or self._part(topic) for topic in topics if topic in at and topic not in heard]
+            )
+            if len(heard) == 1:
+                places = [head + others for head in heads]
+            else:
+                places = [
+                    listening.era_text + "".join([each[topic] for topic in topics if topic in each]) + others
+                    for each in said
+                ]
+            if len(places[-1]) > _LONG_ID:
+                self.need_tick()
+            return [f"{own_id}~{place}" if own_id else place for own_id, place in zip(own_ids, places, strict=True)]
+
+        return ids_of
+
+    def _careful_ids(self, run: _Run, topics: tuple[Topic, ...]) -> list[str | None]:
+        """The same where some topics have no positions, or the same short key."""
+        era = self._listening.era
         if era is None or any(topic.state is not State.OPEN for topic in topics):
             return [NOWHERE] * len(run.events)
-        ambiguous = ambiguous_keys(topics)
-        keys = {topic: topic.long_key if topic.key in ambiguous else topic.key for topic in topics}
         at = {topic: self._at[topic] for topic in topics if topic in self._at}
         ids: list[str | None] = []
         for event, positions in zip(run.events, run.positions, strict=True):
             at |= {
                 topic: position
                 for topic, position in zip(run.topics, positions, strict=True)
-                if topic in keys and position is not None
+                if topic in topics and position is not None
             }
-            place = format_place(era, [(keys[topic], position) for topic, position in at.items()])
-            if len(place) > _LONG_ID:
-                self.need_tick()
+            place = format_place(era, keyed(topics, at))
             ids.append(f"{event.own_id}~{place}" if event.own_id else place)
         return ids
+
+    def _part(self, topic: Topic) -> str:
+        """What ids say of a topic that had a message since the tick."""
+        part = self._parts[topic] = format_part(topic.key, self._at[topic])
+        return part
 
     def _queue_slice(
         self, behind: list[Behind], encoding: Encoding, piece: bytes, channel: str, events: list[Replayed]

@@ -79,7 +79,9 @@ class SseEncoding:
             return b"".join(
                 [self.wrap(sse.id_line(id_)) + body if id_ else body for body, id_ in zip(bodies, ids, strict=True)]
             )
-        return self.wrap(b"".join([sse.id_line(id_) + body for body, id_ in zip(bodies, ids, strict=True)]))
+        if len(bodies) == 1:  # as mostly, and for each stream
+            return self._chunk(sse.id_line(ids[0]) + bodies[0])
+        return self._chunk(b"".join([sse.id_line(id_) + body for body, id_ in zip(bodies, ids, strict=True)]))
 
     def wrap(self, data: bytes) -> bytes:
         """Text as it goes to the client."""

@@ -32,7 +32,14 @@ class Wish:
 
 
 class Verify(NamedTuple):
-    """A tick has to be heard that is requested from now on."""
+    """A tick has to be heard that is requested from now on.
+
+    Attributes:
+        elsewhere: the client seems to have been on a newer master. It must be requested over new connections: those
+            that are open would lead to the old one.
+    """
+
+    elsewhere: bool = False
 
 
 class Find(NamedTuple):
@@ -78,6 +85,7 @@ class CatchUp:
         self.found: dict[Topic, list[Known]] = {}
         self.older: dict[Topic, tuple[list[Entry], Position]] = {}
         self.tries = 0
+        self._epoch: int | None = None
         self._searched = False  # for the publisher's id
         self._resume: Resume | None = None
         if wish.last_event_id is not None:
@@ -101,6 +109,10 @@ class CatchUp:
             limits: of the replay.
             may_search: whether a publisher's id may be looked for elsewhere.
         """
+        if self._epoch != listening.epoch:
+            # It may lead to another history, in which the answers found on the former connection aren't true.
+            self.forget()
+            self._epoch = listening.epoch
         resume = self._resume
         if resume is None:
             return self._history(limits) if self.wish.history else []
@@ -108,8 +120,8 @@ class CatchUp:
             return self._after_text(listening, limits, resume, may_search)
         started = begin(listening, self.topics, resume, self.verified)
         if started is None:
-            return Verify()
-        returning = [topic for topic in self.topics if topic.long_key not in resume.new]
+            return Verify(listening.era is not None and resume.place.generation > listening.era[0])
+        returning = [topic for topic in self.topics if topic not in resume.new]
         return self._missed(limits, started.start, started.gaps, returning)
 
     def _missed(

@@ -13,13 +13,13 @@ _STAR, _ANY, _OPEN, _CLOSE, _BACKSLASH, _CARET, _DASH = b"*?[]\\^-"
 @lru_cache(maxsize=10_000)
 def compile_glob(pattern: bytes) -> re.Pattern[bytes]:
     """The pattern as a regular expression, for `fullmatch`."""
-    parts: list[bytes] = []
+    segments: list[list[bytes]] = [[]]  # between the stars; each matches names of one length
     at = 0
     while at < len(pattern):
         char = pattern[at]
+        parts = segments[-1]
         if char == _STAR:
-            if not parts or parts[-1] != b".*":
-                parts.append(b".*")
+            segments.append([])
             at += 1
         elif char == _ANY:
             parts.append(b".")
@@ -32,7 +32,14 @@ def compile_glob(pattern: bytes) -> re.Pattern[bytes]:
                 at += 1
             parts.append(re.escape(pattern[at : at + 1]))
             at += 1
-    return re.compile(b"".join(parts), re.DOTALL)
+    first, *between = [b"".join(parts) for parts in segments]
+    if not between:
+        return re.compile(first, re.DOTALL)
+    last = between.pop()
+    # Where a segment fits first is as good as anywhere later, so nothing is tried twice: with many stars, a pattern
+    # would otherwise take for ever (as in fnmatch.translate of Python 3.12).
+    tried_once = b"".join([b"(?>.*?%b)" % segment for segment in between if segment])
+    return re.compile(first + tried_once + b".*" + last, re.DOTALL)
 
 
 def _class(pattern: bytes, at: int) -> tuple[bytes, int]:

@@ -59,8 +59,10 @@ class Place(NamedTuple):
 
     def at(self, topic: Named) -> Position:
         """The position on a topic."""
-        part = self.since.get(topic.long_key) or self.since.get(topic.key) or (0, 0)
-        return Position(self.generation, self.tick, *part)
+        part = self.since.get(topic.key)
+        if part is None and self.since:
+            part = self.since.get(topic.long_key)
+        return Position(self.generation, self.tick, *(part or (0, 0)))
 
 
 NOWHERE = f"{VERSION}.0.0"

@@ -17,20 +17,20 @@ class Resume(NamedTuple):
         own_id: the publisher's id in it, or None.
         place: the place in it, or None.
         previous: milliseconds and number, if the previous version of the gateway gave it.
-        new: the keys of topics that were added since; they begin after the id's tick.
+        new: the topics that were added since; they begin after the id's tick.
     """
 
     text: str
     own_id: str | None
     place: Place | None
     previous: tuple[int, int] | None
-    new: frozenset[str]
+    new: frozenset[Topic]
 
     @classmethod
     def parse(cls, text: str, new: Collection[Topic] = ()) -> "Resume":
         own_id, place = parse_place(text)
         previous = parse_previous(text) if place is None else None
-        return cls(text, own_id, place, previous, frozenset(topic.long_key for topic in new))
+        return cls(text, own_id, place, previous, frozenset(new))
 
 
 class Begin(NamedTuple):
@@ -60,7 +60,7 @@ def begin(listening: Listening, topics: Collection[Topic], resume: Resume, verif
     """
     place = resume.place
     assert place is not None
-    returning = [topic for topic in topics if topic.long_key not in resume.new]
+    returning = [topic for topic in topics if topic not in resume.new]
     if listening.era is None or any(topic.state is not State.OPEN for topic in topics):
         # Redis refuses to count: nothing can be compared.
         return Begin({}, dict.fromkeys(returning, "uncounted"))
@@ -68,7 +68,7 @@ def begin(listening: Listening, topics: Collection[Topic], resume: Resume, verif
     if place.generation == 0:
         return Begin(here, dict.fromkeys(returning, "uncounted"))
     known = place.generation == listening.era[0] or place.generation in listening.lineage
-    start = {topic: place.at(topic) if topic.long_key not in resume.new else here[topic] for topic in topics}
+    start = {topic: place.at(topic) if topic not in resume.new else here[topic] for topic in topics}
     ahead = any(start[topic] > here[topic] for topic in topics)
     # What the client has had of a new topic under another name (through a pattern) must not come again.
     too_early = bool(resume.new) and listening.era <= (place.generation, place.tick)

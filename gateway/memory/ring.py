@@ -19,6 +19,10 @@ def size_of(kept: Kept) -> int:
     return kept.event.size + OVERHEAD if isinstance(kept, Entry) else HOLE_SIZE
 
 
+_NOTHING: deque[Kept] = deque(maxlen=0)
+"""An empty deque takes half a kilobyte, and most channels are quiet."""
+
+
 class Limits:
     """What a ring may hold.
 
@@ -54,7 +58,7 @@ class Ring:
         self._limits = limits
         # Told by how many bytes and entries the ring has grown, for the limits of all rings together.
         self._resized = resized
-        self._entries: deque[Kept] = deque()
+        self._entries = _NOTHING
         self._holes = 0
         self.since: Position | None = None
         self.bytes = 0
@@ -69,6 +73,8 @@ class Ring:
 
     def append(self, kept: Kept) -> None:
         """What has come, or a hole in front of what will come."""
+        if self._entries is _NOTHING:
+            self._entries = deque()
         self._entries.append(kept)
         self._holes += isinstance(kept, Hole)
         self._grow(size_of(kept), 1)
@@ -100,7 +106,7 @@ class Ring:
     def clear(self) -> None:
         """Forget everything, as if the topic had never been open."""
         self._grow(-self.bytes, -len(self._entries))
-        self._entries.clear()
+        self._entries = _NOTHING
         self._holes = 0
         self.since = None
 

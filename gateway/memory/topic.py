@@ -24,7 +24,6 @@ class Topic:
         name: the channel's name, or the pattern, as clients spell it.
         is_pattern: whether `name` is a pattern.
         key: what stands for it in ids.
-        long_key: the same, for streams in which another topic has the same `key`.
         state: see `State`.
         refusal: why Redis refuses it; empty if it doesn't.
         ring: its recent events.
@@ -32,17 +31,22 @@ class Topic:
         lost_at: where the connection was lost, until the topic is open again; None: it wasn't.
     """
 
-    __slots__ = ("is_pattern", "key", "last", "long_key", "lost_at", "name", "refusal", "ring", "state")
+    __slots__ = ("is_pattern", "key", "last", "lost_at", "name", "refusal", "ring", "state")
 
     def __init__(self, name: str, is_pattern: bool, ring: Ring) -> None:
         self.name = name
         self.is_pattern = is_pattern
-        self.key, self.long_key = topic_keys(name, is_pattern)
+        self.key, _ = topic_keys(name, is_pattern)
         self.state = State.WANTED
         self.refusal = ""
         self.ring = ring
         self.last: Position | None = None
         self.lost_at: Position | None = None
+
+    @property
+    def long_key(self) -> str:
+        """What stands for it in the ids of streams in which another topic has the same `key`."""
+        return topic_keys(self.name, self.is_pattern)[1]
 
     @property
     def heard(self) -> bool:

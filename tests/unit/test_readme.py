@@ -28,7 +28,7 @@ def test_limits_in_the_text_are_the_defaults() -> None:
     readme = README.read_text()
     fields = Settings.model_fields
     assert f"up to {fields['max_stream_channels'].default} |" in readme
-    assert f"| {fields['max_id_bytes'].default} bytes; no CR, LF, NUL |" in readme
+    assert f"| {fields['max_id_bytes'].default} bytes; visible ASCII; not in durable messages |" in readme
     assert f"0 to {MAX_RETRY_MS:,} |" in readme
     assert fields["max_payload_bytes"].default == 1024 * 1024
     assert "larger than 1 MiB" in readme

@@ -72,9 +72,9 @@ class Client:
         return self.events[before : before + count]
 
     def until(self, event: str) -> list[str]:
-        """Everything up to and including this event; the stream has to go on until then."""
+        """What comes up to and including this event; nothing if it has come already."""
         before = len(self.events)
-        while event not in self.events[before:]:
+        while event not in self.events:
             self._read()
         return self.events[before:]
 

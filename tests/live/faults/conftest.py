@@ -22,9 +22,17 @@ def start(redis_server: RedisServer, tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def start_one(url: str = "", **settings: Any) -> Worker:
-            settings = {"drain_window": 0, "retry_min": 0.05, "retry_max": 0.1, "allowed_patterns": "*", **settings}
-            worker = stack.enter_context(Worker(tmp_path, url or redis_server.url, **settings))
-            worker.wait_ready()
-            return worker
+            settings = {
+                "drain_window": 0,
+                # A stream on which nothing comes is to fail a test soon.
+                "ping_interval": 0,
+                "retry_min": 0.05,
+                "retry_max": 0.1,
+                "allowed_patterns": "*",
+                **settings,
+            }
+            worker = Worker(tmp_path, url or redis_server.url, **settings)
+            stack.callback(worker.kill)
+            return worker.start()
 
         yield start_one

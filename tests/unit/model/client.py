@@ -67,6 +67,7 @@ class Client:
         ended: its stream has been ended cleanly.
         uncounted: where it really is, for each `gateway.open` to come that doesn't say it.
         newest_generation: that it has seen.
+        lost_track: it has had an event with a publisher's id alone from a demoted master that was already a replica.
         went_back: it has been on a replaced master after having been on the new one.
     """
 
@@ -84,9 +85,11 @@ class Client:
         self.newest_generation = 0
         self.uncounted: deque[dict[str, Position]] = deque()
         self.went_back = False
+        self.lost_track = False
         self._log = log
         self._at: dict[str, Position] = {}
         self._open_gaps: list[Told] = []
+        self._unfinished: list[Told] = []
 
     @property
     def live(self) -> bool:
@@ -116,6 +119,7 @@ class Client:
             else:
                 self._at = self.uncounted.popleft()
             self._close_gaps(self.topics)
+            self._unfinished.clear()
             for topic in self.topics:
                 self.since.setdefault(topic, self._at[topic])
         elif frame.type == "gateway.closing":
@@ -132,6 +136,7 @@ class Client:
         for told in self._open_gaps:  # what the id it comes back with is not behind of comes again
             if (end := self._at.get(told.topic, ZERO)) > told.start:
                 self.told.append(told._replace(end=end))
+        self._unfinished += self._open_gaps
         self._open_gaps.clear()
         self.worker = self.subscriber = None
         self.ended = False
@@ -143,6 +148,7 @@ class Client:
         gone = set(self.since) - set(topics)
         while more := {t for t in self.since if t not in gone and any(overlap(t, other) for other in gone)}:
             gone |= more
+        self.told += [told for told in self._unfinished if told.topic in gone]
         for topic in gone:
             self.before.append((topic, self.since.pop(topic), self._at.pop(topic)))
         self.topics = tuple(topics)
@@ -163,6 +169,10 @@ class Client:
             self._close_gaps(at, logged)
         if place is not None and counted:
             self._go_to(place)
+        elif place is None and any(
+            self._at[t].generation != p.generation for t, p in logged.positions.items() if t in self._at
+        ):
+            self.lost_track = True
 
     def _go_to(self, place: Place) -> None:
         self._at = {topic: place.at(TOPICS[topic]) for topic in self.topics}
@@ -170,7 +180,7 @@ class Client:
     def _gap(self, data: dict[str, str]) -> None:
         topic, reason = data["channel"], data["reason"]
         start = self._at.get(topic, ZERO) if reason != "unknown_id" else ZERO
-        strange = reason in ("history_lost", "unknown_id", "uncounted", "history_unavailable")
+        strange = reason in ("unknown_id", "uncounted", "history_unavailable")
         self._open_gaps.append(Told(topic, start, LAST, reason, strange))
 
     def _close_gaps(self, topics: Sequence[str], until: Logged | None = None) -> None:

@@ -114,6 +114,16 @@ def run(seed: int, kind: str | None = None) -> tuple[str, Counter[str]]:
         raise AssertionError(f"seed {seed}, {schedule.kind}: {error}") from error
 
 
+def first_failure(runs: int) -> int | None:
+    """The first seed whose schedule shows a fault, whatever it is; None if none does."""
+    for seed in range(runs):
+        try:
+            run(seed)
+        except Exception:
+            return seed
+    return None
+
+
 def main() -> None:
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     first = int(sys.argv[2]) if len(sys.argv) > 2 else 0

@@ -1,0 +1,251 @@
+"""What a client that comes back is sent, in which order, and with which ids."""
+
+import orjson
+
+from gateway.memory.catch_up import CatchUp, Find, Verify, Wish
+from gateway.memory.entry import Entry, Kept
+from gateway.memory.event import Event
+from gateway.memory.history import History
+from gateway.memory.hole import Hole
+from gateway.memory.listening import Listening
+from gateway.memory.merge import Known
+from gateway.memory.place import FIRST_GENERATION, NOWHERE, format_place, parse_place
+from gateway.memory.position import Position
+from gateway.memory.replay import Limits, Replayed, merge_topics, replay, within
+from gateway.memory.tick import Tick
+from gateway.memory.topic import Topic
+from gateway.settings import Settings
+
+G = FIRST_GENERATION
+LIMITS = Limits(1000, 1_000_000)
+HISTORY = History(Settings(), lambda: 0.0)
+
+
+def topic(name: str) -> Topic:
+    return Topic(name, "*" in name, HISTORY.ring())
+
+
+def at(tick: int, durable: int = 0, count: int = 0) -> Position:
+    return Position(G, tick, durable, count)
+
+
+def entry(channel: str, position: Position, own_id: str | None = None, size: int = 1) -> Entry:
+    return Entry(position, channel, Event(b"x" * size, own_id=own_id))
+
+
+def reasons(sent: list[Replayed]) -> list[str]:
+    return [orjson.loads(each.event.data)["reason"] for each in sent if each.event.type == "gateway.gap"]
+
+
+def ids(sent: list[Replayed]) -> list[str | None]:
+    return [each.id for each in sent]
+
+
+def test_replays_are_merged_along_the_ticks() -> None:
+    a, b = topic("a"), topic("b")
+    first, second, third = entry("a", at(1, 0, 1)), entry("b", at(1, 2)), entry("a", at(3, 0, 1))
+    missed: dict[Topic, list[Kept]] = {b: [second], a: [first, third]}
+    assert merge_topics((a, b), (a, b), missed) == [(a, first), (b, second), (a, third)]
+
+
+def test_an_event_of_two_topics_is_sent_once() -> None:
+    a, pattern, new = topic("a1"), topic("a*"), topic("*1")
+    through: dict[Topic, list[Kept]] = {
+        a: [entry("a1", at(1, 0, 1))],
+        pattern: [entry("a1", at(1, 0, 1)), entry("a2", at(1, 0, 2))],
+    }
+    merged = merge_topics((a, pattern), (a, pattern), through)
+    assert [(by.name, each.channel) for by, each in merged if isinstance(each, Entry)] == [("a*", "a1"), ("a*", "a2")]
+    through[new] = [entry("a1", at(1, 0, 1))]
+    merged = merge_topics((a, pattern, new), (a, pattern), through)
+    assert [by.name for by, _ in merged] == ["a*", "a*"], (
+        "what the client has just added delivers nothing from before"
+    )
+
+
+def test_ids_name_all_topics_that_had_a_message_since_the_tick() -> None:
+    a, b = topic("a"), topic("b")
+    merged: list[tuple[Topic, Kept]] = [
+        (a, entry("a", at(5, 0, 2))),
+        (b, entry("b", at(5, 7))),
+        (b, entry("b", at(8, 0, 1), own_id="17")),
+    ]
+    sent = replay((a, b), {a: at(5, 0, 1), b: at(5)}, {}, merged, None)
+    assert ids(sent) == [
+        format_place((G, 5), [(a.key, at(5, 0, 2))]),
+        format_place((G, 5), [(a.key, at(5, 0, 2)), (b.key, at(5, 7))]),
+        "17~" + format_place((G, 8), [(b.key, at(8, 0, 1))]),
+    ]
+
+
+def test_a_publishers_id_is_the_whole_id_on_one_channel_only() -> None:
+    channel, pattern = topic("a"), topic("a*")
+    event = entry("a", at(5, 0, 1), own_id="17")
+    assert ids(replay((channel,), {channel: at(5)}, {}, [(channel, event)], None)) == ["17"]
+    (id_,) = ids(replay((pattern,), {pattern: at(5)}, {}, [(pattern, event)], None))
+    assert id_ is not None
+    own, place = parse_place(id_)
+    assert own == "17"
+    assert place is not None
+    assert place.at(pattern) == at(5, 0, 1)
+
+
+def test_durable_events_from_before_the_first_tick_have_a_place() -> None:
+    channel = topic("a")
+    sent = replay((channel,), {channel: at(0)}, {}, [(channel, entry("a", at(0, 3)))], None)
+    _, place = parse_place(sent[0].id or "")
+    assert place is not None
+    assert place.at(channel) == at(0, 3)
+    old = Entry(Position(1790000000123, 0, 7), "a", Event(b""))
+    assert ids(replay((channel,), {}, {}, [(channel, old)], None)) == ["1790000000123-7"], "of the previous version"
+
+
+def test_a_gap_stands_where_something_is_missing_and_has_no_id() -> None:
+    a, b = topic("a"), topic("b")
+    merged: list[tuple[Topic, Kept]] = [
+        (a, entry("a", at(1, 0, 1))),
+        (a, Hole(at(1, 0, 1), at(2), "not_kept")),
+        (a, Hole(at(2), at(3), "not_kept")),
+        (b, Hole(at(2), at(3), "not_kept")),
+        (a, entry("a", at(2, 9))),
+        (a, Hole(at(2, 9), at(3), "not_kept")),
+    ]
+    sent = replay((a, b), {a: at(1), b: at(1)}, {b: "too_many"}, merged, "before")
+    assert [(each.channel, each.event.type or "message") for each in sent] == [
+        ("b", "gateway.gap"),
+        ("a", "message"),
+        ("a", "gateway.gap"),
+        ("b", "gateway.gap"),
+        ("a", "message"),
+        ("a", "gateway.gap"),
+    ]
+    assert [each.id is None for each in sent] == [True, False, True, True, False, True]
+    since = [orjson.loads(each.event.data)["since"] for each in sent if each.id is None]
+    assert since == ["before", sent[1].id, sent[1].id, sent[4].id]
+
+
+def test_the_newest_within_the_limits() -> None:
+    a, b = topic("a"), topic("b")
+    merged: list[tuple[Topic, Kept]] = [
+        (each, entry(each.name, at(1, 0, n), size=10)) for n, each in enumerate((a, b, b), 1)
+    ]
+    assert within(LIMITS, merged) == (merged, [])
+    assert within(Limits(2, 100), merged) == (merged[1:], [a])
+    assert within(Limits(100, 25), merged) == (merged[1:], [a])
+    assert within(Limits(1, 100), merged) == (merged[2:], [a, b])
+    assert within(Limits(100, 1), merged) == (merged[2:], [a, b]), "one event always fits"
+    with_hole: list[tuple[Topic, Kept]] = [merged[0], (a, Hole(at(1, 0, 1), at(1, 0, 2), "not_kept")), *merged[1:]]
+    assert within(Limits(2, 100), with_hole)[0][-2:] == merged[1:]
+
+
+class Worker:
+    """One that has heard a tick and nothing else, with open topics."""
+
+    def __init__(self, *names: str, tick: int = 10) -> None:
+        self.history = History(Settings(), lambda: 0.0)
+        self.listening = Listening(self.history)
+        self.topics = tuple([Topic(name, "*" in name, self.history.ring()) for name in names])
+        self.connect(tick)
+
+    def connect(self, tick: int, generation: int = G) -> None:
+        self.listening.connect("server")
+        for each in self.topics:
+            key = each.is_pattern, each.name.encode()
+            self.listening.want(key, each)
+            self.listening.subscribed(key, True)
+        self.listening.tick(Tick(generation, tick, "server", {}))
+
+    def hear(self, topic: Topic, own_id: str | None = None) -> None:
+        position = self.listening.count(topic, 0)
+        assert position is not None
+        self.history.append(topic.ring, entry(topic.name, position, own_id))
+
+
+def test_a_client_that_missed_nothing() -> None:
+    worker = Worker("a")
+    worker.hear(worker.topics[0])
+    state = CatchUp(worker.topics, Wish(worker.listening.id_of(worker.topics)))
+    assert state.attempt(worker.listening, LIMITS) == []
+
+
+def test_a_client_that_is_ahead_waits_and_then_history_is_lost() -> None:
+    worker = Worker("a")
+    for id_ in (format_place((G, 12), []), format_place((G, 10), [(worker.topics[0].key, at(10, 0, 1))]), "2.5.5"):
+        state = CatchUp(worker.topics, Wish(id_))
+        assert isinstance(state.attempt(worker.listening, LIMITS), Verify)
+        state.verified = True
+        sent = state.attempt(worker.listening, LIMITS)
+        assert isinstance(sent, list)
+        assert reasons(sent) == ["history_lost"]
+
+
+def test_what_was_found_on_another_connection_is_forgotten() -> None:
+    """While the topics opened again, the history may have become another."""
+    worker = Worker("a")
+    state = CatchUp(worker.topics, Wish(format_place((G, 5), [])))
+    need = state.attempt(worker.listening, LIMITS)
+    assert isinstance(need, Find)
+    ((topic, hole),) = need.holes
+    state.found[topic] = [Known(hole.position, hole.end, [])]
+    state.verified = True
+    assert state.attempt(worker.listening, LIMITS) == []
+    worker.listening.lose()
+    worker.connect(10)
+    assert isinstance(state.attempt(worker.listening, LIMITS), Find)
+    assert not state.verified
+
+
+def test_new_topics_begin_behind_the_tick_of_the_id() -> None:
+    worker = Worker("a", "b")
+    a, b = worker.topics
+    worker.hear(a)
+    worker.hear(b)
+    wish = Wish(format_place((G, 10), []), new=frozenset(["b"]))
+    assert isinstance(CatchUp(worker.topics, wish).attempt(worker.listening, LIMITS), Verify)
+    worker.listening.tick(Tick(G, 11, "server", {}))
+    sent = CatchUp(worker.topics, wish).attempt(worker.listening, LIMITS)
+    assert isinstance(sent, list)
+    assert [each.channel for each in sent] == ["a"]
+
+
+def test_an_id_without_a_position_gets_a_gap() -> None:
+    worker = Worker("a")
+    sent = CatchUp(worker.topics, Wish(NOWHERE)).attempt(worker.listening, LIMITS)
+    assert isinstance(sent, list)
+    assert reasons(sent) == ["uncounted"]
+
+
+def test_a_publishers_id_is_looked_for_in_all_holes() -> None:
+    worker = Worker("a")
+    (a,) = worker.topics
+    worker.hear(a, "16")
+    worker.hear(a, "17")
+    worker.hear(a, "18")
+    sent = CatchUp(worker.topics, Wish("17")).attempt(worker.listening, LIMITS)
+    assert isinstance(sent, list)
+    assert ids(sent) == ["18"]
+    worker.listening.lose()
+    worker.connect(20)
+    state = CatchUp(worker.topics, Wish("19"))
+    assert isinstance(state.attempt(worker.listening, LIMITS), Verify)
+    state.verified = True
+    need = state.attempt(worker.listening, LIMITS)
+    assert isinstance(need, Find)
+    assert [hole.end for _, hole in need.holes] == [at(10), at(20)], (
+        "before the ring, and while the connection was lost"
+    )
+    nineteen = entry("a", at(12, 0, 1), "19")
+    state.found[a] = [Known(hole.position, hole.end, []) for _, hole in need.holes[:1]]
+    state.found[a].append(Known(need.holes[1][1].position, at(20), [nineteen, entry("a", at(12, 0, 2), "20")]))
+    sent = state.attempt(worker.listening, LIMITS)
+    assert isinstance(sent, list)
+    assert ids(sent) == ["20"]
+
+
+def test_an_id_found_twice_says_nothing() -> None:
+    worker = Worker("a")
+    worker.hear(worker.topics[0], "17")
+    worker.hear(worker.topics[0], "17")
+    sent = CatchUp(worker.topics, Wish("17")).attempt(worker.listening, LIMITS)
+    assert isinstance(sent, list)
+    assert reasons(sent) == ["unknown_id"]

@@ -1,0 +1,155 @@
+"""What a ring keeps, what it says is missing, and what it learns."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.memory.entry import Entry, Kept
+from gateway.memory.event import Event
+from gateway.memory.history import History
+from gateway.memory.hole import LOST, UNKNOWN, Hole
+from gateway.memory.position import ZERO, Position
+from gateway.memory.ring import Limits, Ring, size_of
+from gateway.settings import Settings
+
+
+def at(tick: int, count: int = 0, durable: int = 0) -> Position:
+    return Position(1, tick, durable, count)
+
+
+def entry(position: Position, size: int = 1, own_id: str | None = None) -> Entry:
+    return Entry(position, "news", Event(b"x" * size, own_id=own_id))
+
+
+def ring(events: int = 1000, bytes_: int = 1_000_000, pinned: int = 0) -> Ring:
+    made = Ring(Limits(events, bytes_, pinned, bytes_))
+    made.begin(at(1))
+    return made
+
+
+def test_what_came_after_a_position() -> None:
+    kept = ring()
+    entries = [entry(at(1, 1)), entry(at(1, 2)), entry(at(2, 0, 3)), entry(at(2, 1, 3))]
+    for each in entries:
+        kept.append(each)
+    assert kept.after(at(1)) == entries
+    assert kept.after(at(1, 2)) == entries[2:]
+    assert kept.after(at(2, 1, 3)) == []
+    assert kept.after(at(0, 5)) == [Hole(at(0, 5), at(1), UNKNOWN), *entries]
+    assert kept.between(at(1, 1), at(2, 0, 3)) == entries[1:3]
+    assert kept.last(2) == entries[2:]
+
+
+def test_what_is_forgotten_is_an_unknown_hole() -> None:
+    kept = ring(events=2)
+    for count in range(1, 5):
+        kept.append(entry(at(1, count)))
+    assert kept.after(at(1)) == [Hole(at(1), at(1, 2), UNKNOWN), *kept.last(2)]
+    assert kept.after(at(1, 2)) == kept.last(2)
+    assert len(kept) == 2
+
+
+def test_holes_are_clipped_and_longer_than_what_follows() -> None:
+    """A durable message that Redis kept lies within the hole, and the hole ends after it."""
+    kept = ring()
+    durable = entry(at(2, 0, 3))
+    kept.append(Hole(at(1, 4), at(5), LOST))
+    kept.append(durable)
+    kept.append(entry(at(5, 1)))
+    assert kept.after(at(2)) == [Hole(at(2), at(5), LOST), durable, kept.last(1)[0]]
+    assert kept.after(at(2, 0, 3)) == [Hole(at(2, 0, 3), at(5), LOST), kept.last(1)[0]]
+    assert kept.after(at(5)) == kept.last(1)
+
+
+def test_an_answer_replaces_the_hole_it_is_about() -> None:
+    kept = ring()
+    first, last = entry(at(1, 1)), entry(at(5, 1))
+    kept.append(first)
+    kept.append(Hole(at(1, 1), at(5), LOST))
+    kept.append(last)
+    found: list[Kept] = [entry(at(1, 2)), Hole(at(1, 2), at(3), "not_kept"), entry(at(4, 1))]
+    kept.learn(at(1, 1), at(5), found)
+    assert kept.after(at(1)) == [first, *found, last]
+    kept.learn(at(1, 2), at(3), [entry(at(2, 0, 2))])
+    assert kept.after(at(1)) == [first, *found, last], "a reported hole is not asked about again"
+
+
+def test_an_answer_about_a_part_of_a_hole_leaves_the_rest() -> None:
+    kept = ring()
+    kept.append(Hole(at(1), at(9), LOST))
+    kept.learn(at(3), at(5), [entry(at(4, 1))])
+    holes = [each for each in kept.after(at(1)) if isinstance(each, Hole)]
+    assert holes == [Hole(at(1), at(3), LOST), Hole(at(5), at(9), LOST)]
+
+
+def test_an_answer_about_what_came_before_goes_in_front() -> None:
+    kept = Ring(Limits(2, 1000, 0, 0))
+    kept.begin(at(5))
+    kept.learn(at(3), at(4), [entry(at(3, 1))])
+    assert kept.since == at(5), "it doesn't reach up to the ring"
+    kept.learn(at(3), at(5), [entry(at(3, 1)), entry(at(3, 2)), entry(at(3, 3))])
+    assert kept.since == at(5), "it doesn't fit"
+    kept.learn(at(3), at(5), [entry(at(3, 1))])
+    assert kept.since == at(3)
+    assert kept.after(at(3)) == kept.last(1)
+
+
+def test_nobody_claims_to_know_everything_from_the_beginning() -> None:
+    kept = ring()
+    kept.learn(ZERO, at(1), [Hole(ZERO, at(0, 7), "not_kept"), entry(at(0, 8))])
+    assert kept.since == at(0, 7)
+    assert kept.after(at(0, 7)) == kept.last(1)
+
+
+def test_what_is_waited_for_stays() -> None:
+    kept = ring(events=0, pinned=3)
+    kept.append(entry(at(1, 1)))
+    assert len(kept) == 0
+    kept.pins += 1
+    for count in range(2, 7):
+        kept.append(entry(at(1, count)))
+    assert len(kept) == 3
+    kept.pins -= 1
+    kept.trim()
+    assert len(kept) == 0
+    assert kept.since == at(1, 6)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 300), st.booleans()), max_size=40), st.integers(0, 6), st.integers(500, 3000)
+)
+def test_sizes_are_counted(sizes: list[tuple[int, bool]], events: int, room: int) -> None:
+    counted = [0, 0]
+
+    def resized(size: int, count: int) -> None:
+        counted[0] += size
+        counted[1] += count
+
+    kept = Ring(Limits(events, room, 0, 0), resized)
+    kept.begin(at(0))
+    for tick, (size, is_hole) in enumerate(sizes, 1):
+        kept.append(Hole(at(tick - 1, 9), at(tick), LOST) if is_hole else entry(at(tick, 1), size))
+        held = kept.between(at(0), at(10**6))
+        assert kept.bytes == counted[0] == sum(map(size_of, held))
+        assert len(kept) == counted[1] == len(held) <= events
+        assert kept.bytes <= room or len(kept) == 1
+    kept.clear()
+    assert counted == [0, 0]
+    assert kept.since is None
+
+
+def test_all_rings_together_are_bounded() -> None:
+    now = 0.0
+    history = History(Settings(history_total_bytes=3000, history_age=10), lambda: now)
+    rings = [history.ring() for _ in range(3)]
+    for each in rings:
+        each.begin(at(1))
+    for count in range(1, 50):
+        history.append(rings[count % 3], entry(at(1, count), 100))
+        assert history.bytes <= 3000
+        assert history.entries == sum(map(len, rings))
+    now = 20.0
+    history.sweep()
+    assert [len(each) for each in rings] == [1, 1, 1], (
+        "whoever has seen the newest has missed nothing, however old it is"
+    )
+    assert rings[0].after(at(1, 48)) == []
