@@ -85,6 +85,11 @@ class Listener:
         """(type, data, lastEventId) of each event; an id the gateway gave is left out."""
         return [(type_, data, publishers_id(id_)) for type_, data, id_ in self._ask("s.events")]
 
+    @property
+    def ids(self) -> list[str]:
+        """The lastEventId of each event, whoever gave it."""
+        return [id_ for _, _, id_ in self._ask("s.events")]
+
     def wait_open(self) -> None:
         wait_until(lambda: self.state == OPEN, f"EventSource of {self._address} open")
 

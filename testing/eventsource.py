@@ -14,7 +14,7 @@ class EventSource:
 
     Attributes:
         state: what `readyState` would say.
-        data: the data of every event received, over all connections.
+        data: the data of every event received but `gateway.open`, over all connections.
         opened: how often a good answer began.
         retry: the reconnection time in force, in seconds.
         refusal: why it is closed.
@@ -54,7 +54,7 @@ class EventSource:
                 if event.retry is not None:
                     self.retry = event.retry / 1000
                 self._last_event_id = event.id
-                if event.data:
+                if event.data and event.event != "gateway.open":
                     self.data.append(event.data)
             self.state = "connecting"
 

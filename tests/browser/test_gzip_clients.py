@@ -34,7 +34,10 @@ def test_curl_and_chromium(compressing: Worker, redis_server: RedisServer, chann
             listener.wait_open()
             wait_until(lambda: redis_server.client().pubsub_numsub(channel)[0][1] == 1, "subscribed")
             assert curl.stdout is not None
-            assert curl.stdout.readline().startswith(b"retry: ")
+            assert curl.stdout.readline().startswith(b"id: ")
+            assert curl.stdout.readline() == b"event: gateway.open\n"
+            while curl.stdout.readline() != b"\n":
+                pass
             for number in range(3):
                 redis_server.client().publish(channel, quotes(number))
                 line = b""
