@@ -97,6 +97,7 @@ class Broker:
         link.control(self.peers.everyone, self.peers.received)
         link.control(self.peers.own, self._own_came)
         link.on_connect.append(self._connected.set)
+        link.on_first_tick.append(self.peers.greet)
         link.on_lost.append(self.peers.lost)
         return link
 

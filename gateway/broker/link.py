@@ -105,6 +105,7 @@ class Link:
         self._reopening: set[Topic] = set()
         self._problem: str | None = _NO_PROBLEM_YET
         self.on_connect: list[Callable[[], None]] = []
+        self.on_first_tick: list[Callable[[], None]] = []
         self.on_lost: list[Callable[[], None]] = []
         self._log_rejected = Throttle(1.0, now)
 
@@ -311,7 +312,10 @@ class Link:
             return
         if tick is None:
             return
+        first = self._listening.era is None
         opened = self._listening.tick(tick)
+        for hook in self.on_first_tick if first else ():
+            hook()
         self._metrics.ticks += 1
         self._receiver.ticked()
         self._open(opened)

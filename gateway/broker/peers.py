@@ -8,6 +8,7 @@ possible are asked for the events.
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -45,8 +46,8 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 5.0
 """Seconds after which a worker that hasn't answered doesn't count. Redis knows of a worker that died; one that only
 stands still may be the only one that knows."""
-_DISREGARD = 10.0
-"""Seconds for which nobody waits again for workers that didn't answer: their host may be gone without a word."""
+_ACQUAINTANCE = 1.0
+"""Seconds in which the others have answered this worker's greeting, or are slow."""
 _HEARD_PATIENCE = 0.3
 _HEARD_DELAY = 0.03
 """Seconds over which the workers that heard everything spread their answers; the first makes the others silent."""
@@ -57,6 +58,7 @@ _ROUNDS = 3
 _TOLD_ROOM = 4_194_304
 """Bytes of events one worker tells for one question. Redis closes a subscriber's connection that has 32 MB waiting
 for it (client-output-buffer-limit pubsub)."""
+_MAX_KNOWN = 10_000
 _STEP = 0.01
 _INHERITED_SECONDS = 60.0
 """For so long a worker stays subscribed to what it has taken over, until the clients come."""
@@ -123,9 +125,13 @@ class Peers:
         self._pending: dict[int, _Pending] = {}
         self._silenced: set[tuple[str, int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._missing = 0  # workers that didn't answer lately
-        self._missing_until = 0.0
+        # The workers that have been heard of. Redis' own count of listeners includes connections that died without
+        # its knowledge, for minutes; and whoever didn't answer isn't waited for until it is heard of again.
+        self._known: set[str] = set()
+        self._greeted = -math.inf
         self._handlers: dict[str, Callable[[Message], None]] = {
+            "hello": self._on_hello,
+            "here": lambda _: None,
             "ask": self._on_ask,
             "stay": self._on_ask,
             "known": self._on_answer,
@@ -141,12 +147,21 @@ class Peers:
         """A message has come on one of the channels."""
         try:
             message = load(payload)
+            if message.by != self.name:
+                (self._known.discard if message.kind == "bye" else self._known.add)(message.by)
+                if len(self._known) > _MAX_KNOWN:
+                    self._known.clear()
             handle = self._handlers.get(message.kind)
             if handle is not None:  # else a newer version's
                 handle(message)
         except (ValueError, TypeError, IndexError) as error:  # anybody on this Redis may send anything
             self._metrics.refused_messages["bad_control"] += 1
             logger.debug("a message between workers could not be read: %s", error)
+
+    def greet(self) -> None:
+        """This worker hears the others from here on: have them say who is there."""
+        self._greeted = asyncio.get_running_loop().time()
+        self._spawn(self._try(self.everyone, dump("hello", self.name, 0, None)))
 
     def lost(self) -> None:
         """The connection is lost: no answer will come."""
@@ -223,9 +238,10 @@ class Peers:
             logger.warning("not everything was handed over: %s", str(error) or type(error).__name__)
 
     async def answered(self) -> None:
-        """Wait until every question that has come is answered."""
+        """Wait until every question that has come is answered, and say goodbye."""
         while self._tasks:
             await asyncio.wait(self._tasks)
+        await self._try(self.everyone, dump("bye", self.name, 0, None))
 
     async def _ask_all(self, kind: str, body: object, patience: float) -> dict[str, list[object]]:
         number, pending = self._open_question()
@@ -234,14 +250,14 @@ class Peers:
         try:
             async with asyncio.timeout(patience):
                 others = await self._publish(self.everyone, dump(kind, self.name, number, body)) - 1
-                disregarded = self._missing if loop.time() < self._missing_until else 0
-                while len(pending.complete) < others - disregarded and not pending.over:
+                if loop.time() > self._greeted + _ACQUAINTANCE:
+                    others = min(others, len(self._known))
+                while len(pending.complete) < others and not pending.over:
                     pending.changed.clear()
                     await pending.changed.wait()
         except TimeoutError:
-            self._missing = others - len(pending.complete)
-            self._missing_until = loop.time() + _DISREGARD
-            logger.warning("%d of %d workers did not answer within %g s", self._missing, others, patience)
+            self._known &= pending.complete
+            logger.warning("%d of %d workers answered within %g s", len(pending.complete), others, patience)
         except (RedisError, OSError) as error:
             logger.debug("not all workers have answered: %s", str(error) or type(error).__name__)
         finally:
@@ -309,6 +325,10 @@ class Peers:
         return Question(topic.name, topic.is_pattern, topic.ring.since or end, end)
 
     # -- answering
+
+    def _on_hello(self, message: Message) -> None:
+        if message.by != self.name:
+            self._answer(message, "here", None)
 
     def _on_ask(self, message: Message) -> None:
         if message.by != self.name:

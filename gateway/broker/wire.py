@@ -28,9 +28,9 @@ class Message(NamedTuple):
     """One message between workers.
 
     Attributes:
-        kind: `ask` (who knows?), `stay` (who will still know when this worker is gone?), `known` (this worker does),
-            `tell` (then tell), `told`, `heard` (who heard everything between two ticks?), `did` (this worker did),
-            `inherit` (take over these topics), `inherited`.
+        kind: `hello` (who is there?), `here`, `bye`, `ask` (who knows?), `stay` (who will still know when this worker
+            is gone?), `known` (this worker does), `tell` (then tell), `told`, `heard` (who heard everything between
+            two ticks?), `did` (this worker did), `inherit` (take over these topics), `inherited`.
         by: the worker that sends it.
         number: of the question that it asks or answers, unique for the worker that asked.
         body: depends on the kind.
