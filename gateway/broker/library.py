@@ -22,6 +22,10 @@ _SCAN = 1000
 """Fields looked at per step of HSCAN: below a millisecond of Redis' time."""
 
 
+_STREAM = "gateway.stream:"
+"""What the key of a channel's Redis Stream begins with."""
+
+
 class Place(NamedTuple):
     """Where a range begins or ends: numbers order what happens within a generation. 0, 0 is before everything."""
 
@@ -174,7 +178,12 @@ class Library:
             cursor, fields = cast("tuple[int, dict[bytes, bytes]]", await cast("Any", step))
             names.update(name.removeprefix(b"n:") for name in fields)
             if not cursor:
-                return list(names)
+                break
+        # The previous version notes no channels; while its workers publish beside this one's, all keys are looked at.
+        if await cast("Any", self._redis.hget("gateway.positions", "older")) not in (None, b"0"):
+            async for key in self._redis.scan_iter(f"{_STREAM}{glob}", _SCAN):
+                names.add(key.removeprefix(_STREAM.encode()))
+        return list(names)
 
     async def install(self) -> bool:
         """Load the functions for FCALL, unless a newer version's are there, in place of an older version's.

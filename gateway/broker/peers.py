@@ -6,6 +6,7 @@ possible are asked for the events.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
@@ -364,7 +365,7 @@ class Peers:
     async def _say_heard(self, message: Message) -> None:
         await asyncio.sleep(random.uniform(0, _HEARD_DELAY))
         if (message.by, message.number) not in self._silenced:
-            await self._commands.publish(self.everyone, dump("did", self.name, message.number, message.by))
+            await self._try(self.everyone, dump("did", self.name, message.number, message.by))
         self._silenced.discard((message.by, message.number))
 
     def _on_did(self, message: Message) -> None:
@@ -386,7 +387,7 @@ class Peers:
 
     async def _inherit(self, message: Message, questions: list[Question]) -> None:
         taken: list[tuple[Topic, Question]] = []
-        for question in questions:
+        for question in questions if len(self._topics) + len(questions) <= self._topics.limit else ():
             topic = self._topics.find(question.name, question.is_pattern)
             wanted = topic is not None and not self._topics.is_idle(topic)
             topic = self._topics.want(question.name, question.is_pattern)
@@ -394,8 +395,10 @@ class Peers:
                 self._topics.release(topic)
                 self._topics.keep(topic, _INHERITED_SECONDS)
             taken.append((topic, question))
-        while any(topic.state in (State.WANTED, State.CONFIRMED) for topic, _ in taken):  # noqa: ASYNC110
-            await asyncio.sleep(_STEP)  # a tick opens them, a few hundredths of a second away
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                while any(topic.state in (State.WANTED, State.CONFIRMED) for topic, _ in taken):  # noqa: ASYNC110
+                    await asyncio.sleep(_STEP)  # a tick opens them, a few hundredths of a second away
         asked = {
             Question(topic.name, topic.is_pattern, question.start, topic.ring.since): topic
             for topic, question in taken
@@ -425,8 +428,11 @@ class Peers:
         self._spawn(self._send(message, kind, body))
 
     async def _send(self, message: Message, kind: str, body: object) -> None:
+        await self._try(self._own_prefix + message.by.encode(), dump(kind, self.name, message.number, body))
+
+    async def _try(self, channel: bytes, message: bytes) -> None:
         try:
-            await self._publish(self._own_prefix + message.by.encode(), dump(kind, self.name, message.number, body))
+            await self._publish(channel, message)
         except (RedisError, OSError) as error:
             logger.debug("could not answer another worker: %s", error)
 

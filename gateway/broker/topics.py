@@ -30,6 +30,7 @@ class WantedTopics:
 
     Attributes:
         changed: set when there is something to reconcile; the link clears it.
+        limit: of topics, wanted and lingering together.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class WantedTopics:
         self._history = history
         self._prefix = prefix
         self._pattern_prefix = glob_escape(prefix)
-        self._max_topics = max_topics
+        self.limit = max_topics
         self._linger = linger
         self._clock = clock
         self._topics: dict[tuple[str, bool], Topic] = {}
@@ -78,9 +79,9 @@ class WantedTopics:
                 topic.state = State.WANTED
                 self.ask_again(topic)
             return topic
-        if len(self._topics) >= self._max_topics:
+        if len(self._topics) >= self.limit:
             if (oldest := self._next_idle()) is None:
-                raise TooManyTopics(f"this worker listens to {self._max_topics} channels already")
+                raise TooManyTopics(f"this worker listens to {self.limit} channels already")
             self._drop(oldest)
         topic = self._topics[name, is_pattern] = Topic(name, is_pattern, self._history.ring())
         self._listening.want(self.key(topic), topic)

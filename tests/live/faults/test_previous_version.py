@@ -84,6 +84,23 @@ def test_messages_of_an_old_worker_beside_this_one(start: Start, private_redis: 
             assert sorted(away.gaps) == [f"gap {own} not_kept", f"gap {shared} not_kept"]
 
 
+def test_a_pattern_hears_of_channels_only_an_old_worker_knows(
+    start: Start, private_redis: RedisServer, channel: str
+) -> None:
+    """Nothing in this version's notes says that there is anything on them."""
+    pattern = channel + "*"
+    with private_redis.client() as client, Client(patterns=[pattern]) as wild:
+        worker = start(private_redis.url, durable_channels=pattern)
+        wait_functions(client)
+        wild.open(worker)
+        worker.kill()
+        wild.leave()
+        _publish_beside(client, channel + "old", "old")
+        durable(client, channel + "new", ["new"])
+        worker = start(private_redis.url, durable_channels=pattern)
+        assert wild.open(worker) == [f"gap {pattern} trimmed", "old", "new"]
+
+
 def _publish_beside(client: redis.Redis, channel: str, text: str) -> None:
     """As the previous version's function does it: the next number after the newest."""
     generation, _, number = client.hget("gateway.clock", "last").decode().partition("-")  # type: ignore[union-attr]
