@@ -260,8 +260,10 @@ def test_lost_history_is_said(private_redis: RedisServer, tmp_path: Path) -> Non
 def test_ten_times_the_same_question_is_asked_of_redis_once(
     redis_server: RedisServer, tmp_path: Path, channel: str
 ) -> None:
-    settings = {"linger": 0, "durable_channels": channel}
-    with Worker(tmp_path, redis_server.url, **settings) as worker, ExitStack() as stack:
+    with (
+        Worker(tmp_path, redis_server.url, linger=0, durable_channels=channel) as worker,
+        ExitStack() as stack,
+    ):
         ids = [
             httpx.post(f"{worker.url}/publish/{channel}?durable=1", content=str(number)).json()["id"]
             for number in range(10)

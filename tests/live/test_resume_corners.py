@@ -121,7 +121,8 @@ def test_a_replay_is_bounded_and_says_so(tmp_path: Path, redis_server: RedisServ
         Worker(tmp_path, redis_server.url, replay_bytes=100_000, durable_channels=f"{channel}d") as fresh,
         open_stream(fresh.url, channel + "d", headers={"Last-Event-ID": start}) as stream,
     ):
-        assert json.loads(stream.next().data)["reason"] == "too_many"
+        # Redis' answer is bounded, and doesn't tell what was left out from what is gone.
+        assert json.loads(stream.next().data)["reason"] in ("too_many", "trimmed")
         assert stream.next().data.startswith("41:")
 
 
