@@ -167,13 +167,37 @@ class TickClock:
     async def _until_heard(self, number: int) -> None:
         listening = self._listening
         try:
-            async with asyncio.timeout(PATIENCE * (self._interval or 1.0)):
-                while listening.era is None or listening.era[1] < number:
-                    self._heard.clear()
-                    await self._heard.wait()
+            waited = 0
+            while listening.era is None or listening.era[1] < number:
+                self._heard.clear()
+                waited = await self._wait_on(waited)
         except TimeoutError:
-            # This process may have stood still; then what it waits for is about to be read.
             raise ConnectionError("a tick that Redis issued has not come") from None
+
+    async def _wait_on(self, waited: int = 0) -> int:
+        """Wait until something is heard, or for an interval more.
+
+        Args:
+            waited: intervals so far.
+
+        Returns:
+            Intervals so far.
+
+        Raises:
+            TimeoutError: it was waited long enough.
+        """
+        interval = self._interval or 1.0
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(interval):
+                await self._heard.wait()
+        except TimeoutError:
+            if loop.time() - began < 2 * interval:  # else this process stood still, and what came is still to be read
+                waited += 1
+                if waited == PATIENCE:
+                    raise
+        return waited
 
     async def _refused(
         self, error: ResponseError, verifying: list[asyncio.Future[None]], ping: Callable[[], Awaitable[object]]
@@ -190,8 +214,9 @@ class TickClock:
         self._heard.clear()
         try:
             if await self._ask_for_a_sign(ping):
-                async with asyncio.timeout(PATIENCE * (self._interval or 1.0)):
-                    await self._heard.wait()
+                waited = 0
+                while not self._heard.is_set():
+                    waited = await self._wait_on(waited)
                 self._opened(self._listening.open_uncounted())  # even none: the worker is ready from here on
         except TimeoutError:
             raise ConnectionError("Redis is silent") from None

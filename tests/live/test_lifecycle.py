@@ -109,7 +109,7 @@ def test_a_full_worker_tells_further_clients_to_come_back(tmp_path: Path, redis_
         assert reason == "full"
         assert 5000 <= retry <= 10_000
         for id_, repeated in (("2.1a.2b.CeJIPLv7:1", "2.1a.2b.CeJIPLv7:1"), ("ž", "ž"), ("a\tb", None)):
-            answer = httpx.get(f"{worker.url}/events?channel=a", headers={"Last-Event-ID": id_.encode()})
+            answer = httpx.get(f"{worker.url}/events?channel=a", headers={b"Last-Event-ID": id_.encode()})
             assert transient(answer.text).id == repeated
         assert httpx.get(f"{worker.url}/readyz").status_code == 503
         assert metric(worker, "turned_away_total", reason="full") == 4

@@ -16,7 +16,7 @@ from gateway.bench.latencies import SHIFT, Latencies
 from gateway.bench.ledger import Ledger
 from gateway.bench.load import share
 from gateway.bench.reception import Reception
-from gateway.fanout.encodings import Encodings
+from gateway.fanout.encodings import SseEncoding
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 STAMP = 1_000_000
@@ -74,7 +74,7 @@ GZIP_HEAD = HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
 
 def gzip_chunks(parts: Sequence[bytes], head: bytes = GZIP_HEAD) -> bytes:
     """As the gateway compresses: each part by itself, small ones only stored."""
-    encoding = Encodings(20).get(chunked=True, named=False, gzip=True)
+    encoding = SseEncoding(True, False, zlib.compressobj(wbits=-zlib.MAX_WBITS), 20)
     first, *rest = parts
     return head + encoding.header + encoding.wrap(first) + b"".join(map(encoding.wrap, rest))
 
@@ -244,7 +244,7 @@ def test_a_varied_payload_counts_only_if_every_digit_is_right() -> None:
 
 def test_varied_payloads_compress_as_such_json_does() -> None:
     """Neither one text over and over nor noise: names repeat, values don't."""
-    encoding = Encodings(20).get(chunked=False, named=False, gzip=True)
+    encoding = SseEncoding(False, False, zlib.compressobj(wbits=-zlib.MAX_WBITS), 20)
     sizes = [len(encoding.wrap(payload.encode_varied(number, 10**18 + number, 1000))) for number in range(50)]
     assert all(300 < size < 500 for size in sizes)
 
