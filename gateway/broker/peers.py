@@ -202,8 +202,8 @@ class Peers:
         number, pending = self._open_question()
         try:
             async with asyncio.timeout(_HEARD_PATIENCE):
-                receivers = await self._publish(self.everyone, dump("heard", self.name, number, [*start, *end]))
-                while not pending.complete and receivers > 1 and not pending.over:
+                await self._publish(self.everyone, dump("heard", self.name, number, [*start, *end]))
+                while not pending.complete and self._known and not pending.over:
                     pending.changed.clear()
                     await pending.changed.wait()
         except (RedisError, OSError):
@@ -249,7 +249,10 @@ class Peers:
         others = 0
         try:
             async with asyncio.timeout(patience):
-                others = await self._publish(self.everyone, dump(kind, self.name, number, body)) - 1
+                await self._publish(self.everyone, dump(kind, self.name, number, body))
+                # Not what PUBLISH answers: that includes whoever listens through a pattern.
+                [(_, listeners)] = await self._commands.pubsub_numsub(self.everyone)
+                others = int(listeners) - 1
                 if loop.time() > self._greeted + _ACQUAINTANCE:
                     others = min(others, len(self._known))
                 while len(pending.complete) < others and not pending.over:
