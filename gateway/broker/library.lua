@@ -41,7 +41,8 @@ local PAGE = 128  -- most entries read from a Redis Stream at once
 -- also outlives the server.
 local run_id
 local function identity()
-  if not redis.sha1hex then return 'embedded', 'embedded', false end  -- fakeredis, which has no INFO; its keys end with it
+  -- fakeredis has no INFO, and its keys end with it. A server that knows REDIS_VERSION (7.0) has acl_check_cmd, too.
+  if not redis.sha1hex or (redis.REDIS_VERSION and not redis.acl_check_cmd) then return 'embedded', 'embedded', false end
   if not run_id then run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)') or '' end
   local replication = redis.call('INFO', 'replication')
   local never_promoted = string.find(replication, 'role:master', 1, true)
@@ -385,7 +386,8 @@ end
 
 -- KEYS: channels. ARGV: limit of events, limit of bytes, then for each channel the generation and number after which it
 -- begins (0 0: from the first) and the generation and number with which it ends. The limits are for the whole answer,
--- of which the newest are kept. Returns {generation, lineage, for each channel {1 if whole, entries as in `flat`}}.
+-- of which the newest are kept. Returns {generation, lineage, for each channel {1 if whole, -1 if a limit has cut
+-- something off, else 0; entries as in `flat`}}.
 local function read(keys, args)
   local state, pruned = begin('pruned')
   local lineage = redis.call('HGET', POSITIONS, 'lineage')
@@ -406,7 +408,7 @@ local function read(keys, args)
   for place, channel in ipairs(keys) do
     local known = redis.call('HGET', POSITIONS, 'n:' .. channel)
     local whole = is_whole(state, cursors[place], lineage, known, pruned)
-    table.insert(answer, { whole and 1 or 0, flat(cursors[place].found) })
+    table.insert(answer, { cursors[place].cut and -1 or whole and 1 or 0, flat(cursors[place].found) })
   end
   return answer
 end

@@ -84,10 +84,11 @@ class Range(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A channel's messages in a range, oldest first, and whether they are all there ever were."""
+    """A channel's messages in a range, oldest first; whether that is all; whether a limit cut some off."""
 
     whole: bool
     messages: list[Kept]
+    cut: bool = False
 
 
 class Reading(NamedTuple):
@@ -156,7 +157,9 @@ class Library:
         limits = [place for range_ in ranges for place in (*range_.after, *range_.until)]
         channels = [range_.channel for range_ in ranges]
         generation, lineage, *found = await self._read(keys=channels, args=[max_events, max_bytes, *limits])
-        return Reading(generation, _lineage(lineage), [Found(bool(whole), _kept(list_)) for whole, list_ in found])
+        return Reading(
+            generation, _lineage(lineage), [Found(whole == 1, _kept(list_), whole < 0) for whole, list_ in found]
+        )
 
     async def last(self, channel: str, count: int, until: Place, max_bytes: int) -> list[Kept]:
         """The newest durable messages of a channel, oldest first.

@@ -189,13 +189,16 @@ class PastOfOthers:
                     owners.append((topic, hole))
             entries: dict[tuple[Topic, Hole], list[Entry]] = {owner: [] for owner in missing}
             complete = dict.fromkeys(missing, True)
+            cut: set[tuple[Topic, Hole]] = set()
             for owner, range_, found in zip(owners, ranges, await self._read(ranges), strict=True):
                 entries[owner] += _placed(self._entries(range_.channel, found.messages), owner[1].position)
                 complete[owner] &= found.whole
+                if found.cut:
+                    cut.add(owner)
             for topic, hole in missing:
                 kept = sorted(entries[topic, hole], key=lambda entry: entry.position)
                 inside = [entry for entry in kept if hole.position < entry.position <= hole.end]
-                reason = reason_of(hole, self._durable_channels.all_of(topic))
+                reason = "too_many" if (topic, hole) in cut else reason_of(hole, self._durable_channels.all_of(topic))
                 results[topic, hole] = (inside, complete[topic, hole], reason)
         except (RedisError, OSError) as error:
             logger.warning("durable history could not be read: %s", str(error) or type(error).__name__)

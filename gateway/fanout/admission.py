@@ -13,6 +13,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import orjson
+
 from gateway.fanout.budget import Budget
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encoding
@@ -65,6 +67,8 @@ class _Ready(NamedTuple):
 
     piece: bytes
     events: int
+    gaps: tuple[str, ...] = ()
+    """The reasons of those that are gaps."""
 
 
 class Admission:
@@ -332,8 +336,14 @@ class Admission:
     # -- beginning
 
     def _admitted(self, subscriber: Subscriber, step: _Ready) -> bytes:
+        self._count(step)
         self._members.join(subscriber)
         return subscriber.encoding.header + step.piece + self._open(subscriber.topics, subscriber.encoding)
+
+    def _count(self, step: _Ready) -> None:
+        if step.events:
+            self._metrics.replayed += step.events - len(step.gaps)
+            self._metrics.gaps.update(step.gaps)
 
     def _open(self, topics: tuple[Topic, ...], encoding: Encoding) -> bytes:
         """`gateway.open`: from here on the client has an id, whatever follows."""
@@ -364,13 +374,10 @@ class Admission:
             if not isinstance(replayed, list):
                 return replayed
             piece = encoding.encode(replayed) if replayed else b""
-            remembered = self._remembered[signature] = _Ready(piece, len(replayed))
+            gaps = tuple([orjson.loads(each.event.data)["reason"] for each in replayed if each.id is None])
+            remembered = self._remembered[signature] = _Ready(piece, len(replayed), gaps)
             if len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
-            gaps = sum(each.id is None for each in replayed)
-            self._metrics.replayed += len(replayed) - gaps
-            if gaps:
-                self._metrics.gaps["on_return"] += gaps
         return remembered
 
     # -- streams that have begun
@@ -427,6 +434,7 @@ class Admission:
                             subscriber = waiting.popleft()
                             served += 1
                             if subscriber.closed is None:
+                                self._count(step)
                                 self._delivery.send(subscriber, piece, step.events)
                                 self._members.join(subscriber)
                         self._interrupted[key] = list(waiting)

@@ -274,7 +274,7 @@ def test_a_worker_that_starts_learns_what_the_others_know(tmp_path: Path, redis_
                 client.publish("warm:a", "6")
                 assert (other.next().data, stream.next().data) == ("6", "6")
                 assert other.last_event_id == stream.last_event_id
-            assert metric(new, "gaps_total", reason="on_return") == 0
+            assert metric(new, "gaps_total", reason="not_kept") == 0
 
 
 def test_clients_hop_to_workers_that_just_started_and_miss_nothing(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -278,8 +278,6 @@ def test_ten_times_the_same_question_is_asked_of_redis_once(
 
 def test_redis_cli_fcall(pair: Pair, channel: str) -> None:
     port = pair.redis.connection_pool.connection_kwargs["port"]
-    if pair.embedded:
-        pytest.skip("the embedded Redis' functions can't call other commands")
     with open_stream(pair.one.url, channel) as stream:
         said = subprocess.run(
             ["redis-cli", "-p", str(port), "FCALL", "gateway_publish", "1", channel, "hello\nžluť"],
