@@ -255,8 +255,10 @@ class Link:
         try:
             durable, body = split_durable(payload)
             if durable is not None:
-                self._listening.check_generation(durable.generation)
-                number = durable.number
+                if self._listening.is_ours(durable.generation):
+                    number = durable.number
+                else:
+                    durable = None  # another database's; they share Pub/Sub
             channel = name[self._prefix_bytes :].decode()
             check_clean(channel)
             if durable is None and self._durable_channels.has(channel):

@@ -177,13 +177,14 @@ class Peers:
         found: dict[Question, list[Known]] = {question: [] for question in questions}
         wanted = list(questions)
         for _ in range(_ROUNDS):
-            answers = await self._ask_all("ask", dump_questions(wanted), _PATIENCE)
-            peers = list(answers)
+            coverage = _Coverage(wanted)
+            await self._ask_all("ask", dump_questions(wanted), _PATIENCE, coverage.add)
+            peers = list(coverage.known)
             random.shuffle(peers)  # the same work is not always the same worker's
             chosen: dict[str, list[Question]] = {}
             for place, question in enumerate(wanted):
-                known = {peer: load_ranges(answers[peer][place]) for peer in peers if place < len(answers[peer])}
-                for peer in _enough(question, {peer: ranges for peer, ranges in known.items() if ranges is not None}):
+                known = {peer: ranges for peer in peers if (ranges := coverage.known[peer][place]) is not None}
+                for peer in _enough(question, known):
                     chosen.setdefault(peer, []).append(question)
             told = await asyncio.gather(*[self._tell_me(peer, part) for peer, part in chosen.items()])
             not_told: dict[Question, None] = {}
@@ -243,7 +244,14 @@ class Peers:
             await asyncio.wait(self._tasks)
         await self._try(self.everyone, dump("bye", self.name, 0, None))
 
-    async def _ask_all(self, kind: str, body: object, patience: float) -> dict[str, list[object]]:
+    async def _ask_all(
+        self,
+        kind: str,
+        body: object,
+        patience: float,
+        is_enough: Callable[[str, list[object]], bool] = lambda *_: False,
+    ) -> dict[str, list[object]]:
+        """The answers of all workers, or of as many as are enough."""
         number, pending = self._open_question()
         loop = asyncio.get_running_loop()
         others = 0
@@ -255,8 +263,15 @@ class Peers:
                 others = int(listeners) - 1
                 if loop.time() > self._greeted + _ACQUAINTANCE:
                     others = min(others, len(self._known))
-                while len(pending.complete) < others and not pending.over:
+                looked_at: set[str] = set()
+                enough = False
+                while not enough and not pending.over:
                     pending.changed.clear()
+                    for peer in pending.complete - looked_at:
+                        looked_at.add(peer)
+                        enough |= is_enough(peer, pending.answers.get(peer, []))
+                    if enough or len(pending.complete) >= others:
+                        break
                     await pending.changed.wait()
         except TimeoutError:
             self._known &= pending.complete
@@ -463,6 +478,37 @@ class Peers:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+class _Coverage:
+    """What is known by those who have answered so far.
+
+    Attributes:
+        known: by worker, its ranges for each question.
+    """
+
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.known: dict[str, list[Known | None]] = {}
+        self._questions = questions
+        # By its place, each question of which some part is not known yet, and what is.
+        self._open: dict[int, list[tuple[Position, Position]]] = {place: [] for place in range(len(questions))}
+
+    def add(self, peer: str, answer: list[object]) -> bool:
+        """A worker has answered; returns whether everything is known by now: a worker that hangs isn't waited for."""
+        try:
+            ranges = [load_ranges(each) for each in answer]
+        except ValueError:
+            return False
+        if len(ranges) != len(self._questions):
+            return False
+        self.known[peer] = ranges
+        for place in list(self._open):
+            question, of_peer = self._questions[place], ranges[place]
+            if of_peer is not None:
+                self._open[place] += _ranges(of_peer)
+                if not unknown_parts(question.start, question.end, self._open[place]):
+                    del self._open[place]
+        return not self._open
 
 
 def _enough(question: Question, known: dict[str, Known]) -> Iterable[str]:

@@ -16,6 +16,7 @@ Key: TypeAlias = tuple[bool, bytes]
 """Whether it is a pattern, and its name in Redis."""
 
 _MAX_MATCHES = 10_000
+_MAX_FOREIGN = 1_000
 
 
 class ServerChanged(Exception):
@@ -54,6 +55,8 @@ class Listening:
         self._identity = ""
         self._past = 0  # the generation of what was heard last, on any connection
         self._ended: set[int] = set()
+        self._suspect = 0
+        self._foreign: set[int] = set()
         self._channels: set[bytes] = set()
         self._patterns: dict[bytes, re.Pattern[bytes]] = {}
         self._matches: dict[bytes, tuple[Key, ...]] = {}
@@ -209,14 +212,21 @@ class Listening:
             self.loud[topic] = None
         return topic.count(era, durable)
 
-    def check_generation(self, generation: int) -> None:
-        """A durable message has come.
+    def is_ours(self, generation: int) -> bool:
+        """A durable message has come; returns whether it belongs to this database.
+
+        Databases of one server share Pub/Sub, and each has generations of its own. Which one a message belongs to is
+        known once a connection was given up for it, and the next one had the same generation as before.
 
         Raises:
             ServerChanged: it is of another generation.
         """
-        if self.era is not None and generation != self.era[0]:
-            raise ServerChanged("a message of another generation has come")
+        if self.era is None or generation == self.era[0]:
+            return True
+        if generation in self._foreign:
+            return False
+        self._suspect = generation
+        raise ServerChanged("a message of another generation has come")
 
     def id_of(self, topics: Sequence[Topic]) -> str:
         """The id of a stream that has had everything that was heard on these topics."""
@@ -242,6 +252,12 @@ class Listening:
             for topic in self.topics.values():
                 topic.ring.clear()
                 topic.lost_at = None
+        if self._suspect and self._past == tick.generation:
+            if len(self._foreign) >= _MAX_FOREIGN:
+                self._foreign.clear()
+            self._foreign.add(self._suspect)
+        self._suspect = 0
+        self._foreign.discard(tick.generation)
         self._past = tick.generation
         self.lineage = tick.lineage
 

@@ -139,8 +139,8 @@ def test_whose_ticks_count() -> None:
     with pytest.raises(OutOfStep):
         worker.tick(5)
     with pytest.raises(ServerChanged):
-        worker.listening.check_generation(2)
-    worker.listening.check_generation(1)
+        worker.listening.is_ours(2)
+    assert worker.listening.is_ours(1)
 
 
 def test_a_replaced_master_is_not_listened_to_again() -> None:
@@ -206,3 +206,18 @@ def test_reading_ticks() -> None:
     for garbage in (b"2", b"2 x 4 id ", b"2 1 1 id 3"):
         with pytest.raises(ValueError):
             parse_tick(garbage)
+
+
+def test_another_database_of_the_same_server_costs_one_connection() -> None:
+    worker = Worker()
+    worker.tick(5)
+    with pytest.raises(ServerChanged):
+        worker.listening.is_ours(7)
+    worker.listening.lose()
+    worker.listening.connect("server")
+    worker.tick(6)
+    assert not worker.listening.is_ours(7), "this database's generation is what it was: the other is none of its own"
+    worker.listening.lose()
+    worker.listening.connect("server")
+    worker.tick(9, 7, ended={1: 6})
+    assert worker.listening.is_ours(7), "a generation that begins here is ours, whatever it was taken for"

@@ -173,7 +173,7 @@ class Worker:
         number, event, channel = 0, None, item.channel.decode()
         durable, body = split_durable(item.payload)
         if durable is not None:
-            self.listening.check_generation(durable.generation)
+            assert self.listening.is_ours(durable.generation)
             number = durable.number
         try:
             event = parse(body, durable is not None, 1_000_000, 256)
