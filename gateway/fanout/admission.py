@@ -157,13 +157,14 @@ class Admission:
         """
         if not all(topic.heard for topic in subscriber.topics):
             return None
-        if wish.last_event_id is None and not wish.history:
+        if wish.last_event_id is None and not wish.history and not wish.new:
             self._flush()
             return self._admitted(subscriber, _NOTHING)
-        step = self._step(CatchUp(subscriber.topics, wish), subscriber.encoding)
+        state = CatchUp(subscriber.topics, wish)
+        step = self._step(state, subscriber.encoding)
         if not isinstance(step, _Ready):
             return None
-        return self._admitted(subscriber, step)
+        return self._admitted(subscriber, step, state.included)
 
     async def begin(self, subscriber: Subscriber, wish: Wish) -> bytes:
         """The same, after everything that has to be waited for.
@@ -180,7 +181,7 @@ class Admission:
                 await self._until_open(subscriber, deadline)
                 step = self._step(state, subscriber.encoding)
                 if isinstance(step, _Ready):
-                    return self._admitted(subscriber, step)
+                    return self._admitted(subscriber, step, state.included)
                 if subscriber.closed is not None or self._monotonic() >= deadline:
                     reason = "draining" if self._members.draining else "behind"
                     self._members.leave(subscriber, reason)
@@ -207,7 +208,7 @@ class Admission:
         if left_at is None:
             self._flush()
             self._delivery.settle(subscriber.topics)
-            left_at = self._listening.id_of(subscriber.topics)
+            left_at = self._id_of(subscriber)
         retry = random.uniform(self._settings.retry_min, self._settings.retry_max)
         piece = subscriber.encoding.encode([Replayed("", closing(told, retry), left_at)])
         self._members.end(subscriber, reason, piece)
@@ -235,7 +236,7 @@ class Admission:
             self._delivery.settle(topics)
         for subscriber in self._members.all():
             if subscriber.left_at is None and self._has_joined(subscriber):
-                left_at = self._listening.id_of(subscriber.topics)
+                left_at = self._id_of(subscriber)
                 self._members.part(subscriber, left_at)
                 key = (subscriber.topics, subscriber.encoding, left_at)
                 self._interrupted.setdefault(key, []).append(subscriber)
@@ -335,19 +336,25 @@ class Admission:
 
     # -- beginning
 
-    def _admitted(self, subscriber: Subscriber, step: _Ready) -> bytes:
+    def _admitted(self, subscriber: Subscriber, step: _Ready, included: str = "") -> bytes:
         self._count(step)
+        if included:
+            self._members.include(subscriber, included)
         self._members.join(subscriber)
-        return subscriber.encoding.header + step.piece + self._open(subscriber.topics, subscriber.encoding)
+        open_ = self._open(subscriber.topics, subscriber.encoding, included)
+        return subscriber.encoding.header + step.piece + open_
+
+    def _id_of(self, subscriber: Subscriber) -> str:
+        return self._listening.id_of(subscriber.topics, self._members.included.get(subscriber, ""))
 
     def _count(self, step: _Ready) -> None:
         if step.events:
             self._metrics.replayed += step.events - len(step.gaps)
             self._metrics.gaps.update(step.gaps)
 
-    def _open(self, topics: tuple[Topic, ...], encoding: Encoding) -> bytes:
+    def _open(self, topics: tuple[Topic, ...], encoding: Encoding, included: str = "") -> bytes:
         """`gateway.open`: from here on the client has an id, whatever follows."""
-        id_ = self._listening.id_of(topics)
+        id_ = self._listening.id_of(topics, included)
         key = (topics, encoding)
         known = self._opens.get(key)
         if known is None or known[0] != id_:
@@ -429,7 +436,7 @@ class Admission:
                         if not isinstance(step, _Ready):
                             needs.append((state, step))
                             break
-                        piece = step.piece + self._open(topics, encoding)
+                        piece = step.piece + self._open(topics, encoding, state.included)
                         for _ in range(min(_AT_ONCE, len(waiting))):
                             subscriber = waiting.popleft()
                             served += 1

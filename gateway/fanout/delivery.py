@@ -12,7 +12,7 @@ from gateway.fanout.slices import Slices
 from gateway.fanout.subscriber import QUEUE, Subscriber
 from gateway.memory.event import Event
 from gateway.memory.listening import Listening, keyed
-from gateway.memory.place import NOWHERE, format_era, format_part, format_place
+from gateway.memory.place import INCLUDED, NOWHERE, format_era, format_part, format_place
 from gateway.memory.position import Position
 from gateway.memory.replay import Replayed
 from gateway.memory.topic import State, Topic
@@ -212,9 +212,9 @@ class Delivery:
                     for other in each.topics
                     if other is not topic
                 )
-                or each in self._members.ambiguous
+                or each in self._members.special
             }
-        own = recipients & self._members.ambiguous
+        own = recipients & self._members.special
         for loud in (at, others, uncounted):
             for other in loud:
                 if other is not topic and (audience := self._members.audience(other)) is not None:
@@ -227,10 +227,14 @@ class Delivery:
         size = sum(map(len, bodies))
         shared = encoding.join(bodies, [None] * len(bodies)) if size > _LARGE and len(bodies) == 1 else None
         pieces: dict[tuple[Topic, ...], bytes] = {}
+        included = self._members.included
         policy = self._policies.of(run.channel)
         ids_of = self._ids(run)
         for subscriber in recipients:
             topics = subscriber.topics
+            if subscriber in included:
+                self._send_with_included(run, encoding, subscriber, bodies)
+                continue
             piece = pieces.get(topics)
             if piece is None:
                 ids = ids_of(topics)
@@ -250,6 +254,18 @@ class Delivery:
                     count = 1
                 self._queue([(subscriber, taken)], piece, run.channel, count, policy)
 
+    def _send_with_included(
+        self, run: _Run, encoding: Encoding, subscriber: Subscriber, bodies: Sequence[bytes]
+    ) -> None:
+        """The same for a stream whose ids say which topics are no longer new."""
+        said = INCLUDED + self._members.included[subscriber]
+        ids = [
+            id_ if id_ is None or id_ == NOWHERE else id_ + said for id_ in self._careful_ids(run, subscriber.topics)
+        ]
+        piece = encoding.join(bodies, ids)
+        for behind in send_all([subscriber], piece):
+            self._queue([behind], piece, run.channel, len(bodies), self._policies.of(run.channel))
+
     def _send_in_turn(self, subscriber: Subscriber, head: bytes, rest: bytes, channel: str, policy: Policy) -> None:
         """Send a piece of the stream's own, and one that many share."""
         for behind in send_all([subscriber], head):
@@ -261,7 +277,7 @@ class Delivery:
         """What gives the ids of a run's events on a stream of several topics."""
         listening = self._listening
         at, parts, heard = self._at, self._parts, frozenset(run.topics)
-        careful = listening.era is None or bool(listening.uncounted) or bool(self._members.ambiguous)
+        careful = listening.era is None or bool(listening.uncounted) or bool(self._members.special)
         own_ids = [event.own_id for event in run.events]
         # What the ids say of the run's own topics; mostly there is one, and one event.
         said = [

@@ -35,7 +35,8 @@ class Members:
     Attributes:
         draining: no new subscribers are taken.
         behind: subscribers with something in their queue, and perhaps some whose queue was emptied since.
-        ambiguous: subscribers two topics of which have the same short key.
+        included: by subscriber, what its ids say of topics that were new; few have any.
+        special: subscribers whose ids are always their own: those, and those with two topics of the same short key.
         on_leave: called with each subscriber that leaves.
     """
 
@@ -45,7 +46,8 @@ class Members:
         self.draining = False
         self.max_streams = max_streams
         self.behind: set[Subscriber] = set()
-        self.ambiguous: set[Subscriber] = set()
+        self.included: dict[Subscriber, str] = {}
+        self.special: set[Subscriber] = set()
         self.pinger = Pinger(settings.ping_interval, clock, self.last_delivery)
         self.on_leave: list[Callable[[Subscriber], None]] = []
         self._topics = topics
@@ -88,12 +90,17 @@ class Members:
             audience.size += 1
         subscriber = Subscriber(audiences[topics[0]].alone if len(topics) == 1 else tuple(topics), encoding)
         if len(topics) > 1 and ambiguous_keys(topics):
-            self.ambiguous.add(subscriber)
+            self.special.add(subscriber)
         self._subscribers.add(subscriber)
         self.pinger.add(subscriber)
         self._ages.add(subscriber)
         self._metrics.streams_opened += 1
         return subscriber
+
+    def include(self, subscriber: Subscriber, included: str) -> None:
+        """Have the subscriber's ids say which topics are no longer new."""
+        self.included[subscriber] = included
+        self.special.add(subscriber)
 
     def join(self, subscriber: Subscriber) -> None:
         """From now on the subscriber gets what comes, into its queue until its stream has begun."""
@@ -118,7 +125,8 @@ class Members:
             hook(subscriber)
         self._subscribers.discard(subscriber)
         self.behind.discard(subscriber)
-        self.ambiguous.discard(subscriber)
+        self.special.discard(subscriber)
+        self.included.pop(subscriber, None)
         self.pinger.discard(subscriber)
         self._ages.discard(subscriber)
         for topic in subscriber.topics:

@@ -8,8 +8,9 @@ from gateway.memory.entry import Entry, Kept, clip, in_order
 from gateway.memory.hole import LOST, Hole
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known, merge
+from gateway.memory.place import new_topics
 from gateway.memory.position import ZERO, Position
-from gateway.memory.replay import Limits, Replayed, merge_topics, replay, within
+from gateway.memory.replay import Limits, New, Replayed, merge_topics, replay, within
 from gateway.memory.resume import Resume, begin, now
 from gateway.memory.topic import State, Topic
 
@@ -76,6 +77,7 @@ class CatchUp:
         found: by topic, what others knew of which part.
         older: by topic, events from Redis that come in front of everything else, up to a position.
         tries: how often something had to be found out.
+        included: what the stream's ids say of its new topics.
     """
 
     def __init__(self, topics: tuple[Topic, ...], wish: Wish) -> None:
@@ -87,9 +89,12 @@ class CatchUp:
         self.tries = 0
         self._epoch: int | None = None
         self._searched = False  # for the publisher's id
+        self.included = new_topics(topic for topic in topics if topic.name in wish.new)
         self._resume: Resume | None = None
         if wish.last_event_id is not None:
             self._resume = Resume.parse(wish.last_event_id, [topic for topic in topics if topic.name in wish.new])
+            if not wish.new and self._resume.place is not None:  # a stream that goes on has no URL
+                self.included = self._resume.place.included
 
     def forget(self) -> None:
         """The connection to Redis was lost: begin again."""
@@ -143,9 +148,12 @@ class CatchUp:
             if self.tries < _TRIES:
                 return Find(holes)
             missed = {topic: [_given_up(each) for each in kept] for topic, kept in missed.items()}
+        new = New(frozenset(missed).difference(returning), self.included, ZERO)
+        for topic in new.topics:
+            new = new._replace(begin=max(new.begin, start[topic]))
         merged, cut = within(limits, merge_topics(self.topics, returning, missed))
         gaps = {**gaps, **dict.fromkeys((topic for topic in cut if topic not in gaps), "too_many")}
-        return replay(self.topics, start, gaps, merged, self.wish.last_event_id)
+        return replay(self.topics, start, gaps, merged, self.wish.last_event_id, new)
 
     def _known(self, topic: Topic, start: Position) -> list[Kept]:
         """What the ring holds after a position, with what others knew in its holes."""

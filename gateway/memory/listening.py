@@ -7,7 +7,7 @@ from typing import TypeAlias
 from gateway.memory.glob import compile_glob
 from gateway.memory.history import History
 from gateway.memory.hole import LOST, Hole
-from gateway.memory.place import NOWHERE, ambiguous_keys, format_era, format_part, format_place
+from gateway.memory.place import INCLUDED, NOWHERE, ambiguous_keys, format_era, format_part, format_place
 from gateway.memory.position import Position
 from gateway.memory.tick import Tick
 from gateway.memory.topic import State, Topic
@@ -228,8 +228,15 @@ class Listening:
         self._suspect = generation
         raise ServerChanged("a message of another generation has come")
 
-    def id_of(self, topics: Sequence[Topic]) -> str:
-        """The id of a stream that has had everything that was heard on these topics."""
+    def id_of(self, topics: Sequence[Topic], included: str = "") -> str:
+        """The id of a stream that has had everything that was heard on these topics.
+
+        Args:
+            included: what it says of topics that were new; see `gateway.memory.place`.
+        """
+        if included:
+            id_ = self.id_of(topics)
+            return id_ if id_ == NOWHERE else f"{id_}{INCLUDED}{included}"
         era = self.era
         if len(topics) == 1 and era is not None and topics[0].state is State.OPEN:  # as almost always
             last = topics[0].last

@@ -1,9 +1,11 @@
 """The id of an event: where a stream stands on all of its topics.
 
-    2.<generation>.<tick>[.<key>[<offset>]:<count>]…      numbers in hexadecimal
+    2.<generation>.<tick>[.<key>[<offset>]:<count>]…[.n<new>]
 
-A topic that isn't named is at the tick. `offset` is the number of the topic's newest durable message, counted from
-the tick; it is missing where there was none since the tick.
+Numbers are in hexadecimal. A topic that isn't named is at the tick. `offset` is the number of the topic's newest
+durable message, counted from the tick; it is missing where there was none since the tick. `new` stands for the topics
+that were declared as new when the stream was opened: from here on they are no longer new, even though an EventSource
+repeats its URL.
 
 The counting fields are frozen: workers of different versions serve the same clients during an update, and a version
 that needs other fields begins its ids with another number.
@@ -18,6 +20,7 @@ from typing import NamedTuple, Protocol
 from gateway.memory.position import Position
 
 VERSION = "2"
+INCLUDED = ".n"
 KEY_LENGTH = 8
 MAX_PLACE_BYTES = 2048
 """An id for 100 channels and 10 patterns is shorter; see `LONG_ID` in fanout/delivery.py."""
@@ -26,7 +29,8 @@ FIRST_GENERATION = 10**13
 _LONG_KEY_LENGTH = 22
 _PART = re.compile(r"([\w-]{22}|[\w-]{8})([0-9a-f]{0,13}):([0-9a-f]{1,13})", re.ASCII)
 _PLACE = re.compile(
-    rf"{VERSION}\.([0-9a-f]{{1,15}})\.([0-9a-f]{{1,13}})((?:\.[\w-]{{8,35}}:[0-9a-f]{{1,13}})*)", re.ASCII
+    rf"{VERSION}\.([0-9a-f]{{1,15}})\.([0-9a-f]{{1,13}})((?:\.[\w-]{{8,35}}:[0-9a-f]{{1,13}})*)(?:\.n([\w-]{{6}}))?",
+    re.ASCII,
 )
 # Of the version before this one: a worker's id for a plain message, and Redis' for a durable one.
 _PREVIOUS = re.compile(r"([0-9]{10,16})-(?:([0-9a-f]{8})|([0-9]{1,10}))")
@@ -51,11 +55,17 @@ class Place(NamedTuple):
         generation: 0 if the stream had no position, because Redis refused to count.
         tick: the newest tick.
         since: by a topic's key, the number of its newest durable message since the tick (or 0), and the count.
+        included: stands for the topics that were new when the stream was opened; empty if none were.
     """
 
     generation: int
     tick: int
     since: Mapping[str, tuple[int, int]]
+    included: str = ""
+
+    def names(self, topic: Named) -> bool:
+        """Whether it says where the topic is."""
+        return topic.key in self.since or topic.long_key in self.since
 
     def at(self, topic: Named) -> Position:
         """The position on a topic."""
@@ -74,6 +84,12 @@ def topic_keys(name: str, is_pattern: bool) -> tuple[str, str]:
     digest = blake2b(name.encode(), digest_size=16, person=b"pattern" if is_pattern else b"channel").digest()
     long = urlsafe_b64encode(digest).decode()[:_LONG_KEY_LENGTH]
     return long[:KEY_LENGTH], long
+
+
+def new_topics(topics: Iterable[Named]) -> str:
+    """What stands in an id for the topics that were declared as new; empty for none."""
+    keys = sorted(topic.long_key for topic in topics)
+    return urlsafe_b64encode(blake2b(" ".join(keys).encode(), digest_size=6).digest()).decode()[:6] if keys else ""
 
 
 def ambiguous_keys(topics: Iterable[Named]) -> frozenset[str]:
@@ -116,7 +132,7 @@ def parse_place(text: str) -> tuple[str | None, Place | None]:
             return text, None
         offset = int(named[2], 16) if named[2] else 0
         since[named[1]] = (tick + offset if offset else 0, int(named[3], 16))
-    return (own if tilde else None), Place(generation, tick, since)
+    return (own if tilde else None), Place(generation, tick, since, match[4] or "")
 
 
 def parse_previous(text: str) -> tuple[int, int] | None:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+_END = 1 << 60
+
 
 class Position(NamedTuple):
     """The newest tick, the topic's newest durable message since then, and how many messages came since the later one.
@@ -32,6 +34,11 @@ class Position(NamedTuple):
     def number(self) -> int:
         """The newest number of Redis' clock in it; what durable messages are stored by."""
         return self.durable or self.tick
+
+
+def end_of_era(era: tuple[int, int]) -> Position:
+    """After everything before the next tick."""
+    return Position(*era, _END)
 
 
 ZERO = Position(0, 0)

@@ -7,9 +7,9 @@ from gateway.memory.entry import Entry, Kept
 from gateway.memory.event import Event, own_event
 from gateway.memory.glob import compile_glob
 from gateway.memory.hole import Hole
-from gateway.memory.place import FIRST_GENERATION, ambiguous_keys, format_place
-from gateway.memory.position import Position
-from gateway.memory.topic import Topic
+from gateway.memory.place import FIRST_GENERATION, INCLUDED, NOWHERE, ambiguous_keys, format_place
+from gateway.memory.position import ZERO, Position, end_of_era
+from gateway.memory.topic import State, Topic
 
 
 class Limits(NamedTuple):
@@ -17,6 +17,24 @@ class Limits(NamedTuple):
 
     events: int
     bytes: int
+
+
+class New(NamedTuple):
+    """Topics of a stream that were added since the id that its client has come back with.
+
+    Attributes:
+        topics: which.
+        said: what the stream's ids say of them; see `gateway.memory.place`.
+        begin: where they begin. Ids from before say nothing of them: to a client that comes back with one they are
+            still new.
+    """
+
+    topics: frozenset[Topic]
+    said: str
+    begin: Position
+
+
+NO_NEW = New(frozenset(), "", ZERO)
 
 
 class Replayed(NamedTuple):
@@ -57,7 +75,7 @@ def merge_topics(
     """
     if len(topics) == 1:
         return [(topics[0], each) for each in missed.get(topics[0], ())]
-    first = _First([topic for topic in sorted(topics, key=_by_name) if topic in returning])
+    first = _First(sorted(missed, key=lambda topic: (topic not in returning, *_by_name(topic))))
     merged = [
         (topic, each)
         for topic in sorted(missed, key=_by_name)
@@ -90,6 +108,7 @@ def replay(
     gaps: Mapping[Topic, str],
     merged: Iterable[tuple[Topic, Kept]],
     since: str | None,
+    new: New = NO_NEW,
 ) -> list[Replayed]:
     """What is sent, with its ids.
 
@@ -99,9 +118,11 @@ def replay(
         gaps: by topic, why what came before the beginning can't be given.
         merged: what was missed, in order.
         since: the id the client has come back with.
+        new: the topics that were added since the id.
     """
     sent = [Replayed(topic.name, gap(topic.name, reason, since), None) for topic, reason in gaps.items()]
-    ids = _Ids(topics, start)
+    ids = _Ids(topics, start, new)
+    counted = not any(topic.state is State.UNCOUNTED for topic in topics)
     reported: set[tuple[Topic, str]] = set()  # since the last event
     for topic, each in merged:
         if isinstance(each, Hole):
@@ -110,7 +131,7 @@ def replay(
                 sent.append(Replayed(topic.name, gap(topic.name, each.kind, since), None))
             continue
         reported.clear()
-        since = ids.after(topic, each)
+        since = ids.after(topic, each) if counted else NOWHERE
         sent.append(Replayed(each.channel, each.event, since))
     return sent
 
@@ -118,13 +139,15 @@ def replay(
 class _Ids:
     """The ids of a stream's events, one after the other."""
 
-    def __init__(self, topics: Sequence[Topic], start: Mapping[Topic, Position]) -> None:
+    def __init__(self, topics: Sequence[Topic], start: Mapping[Topic, Position], new: New) -> None:
+        self._new = new
         self._single_channel = len(topics) == 1 and not topics[0].is_pattern
         ambiguous = ambiguous_keys(topics)
         self._keys = {topic: topic.long_key if topic.key in ambiguous else topic.key for topic in topics}
         self._at = dict(start)
         self._era: tuple[int, int] = (0, 0)
         self._named: dict[str, Position] = {}
+        self._too_early = False
 
     def after(self, topic: Topic, entry: Entry) -> str:
         """The id of the next event."""
@@ -136,9 +159,17 @@ class _Ids:
         self._at[topic] = position
         if position[:2] != self._era:
             self._era = position[:2]
-            self._named = {self._keys[other]: at for other, at in self._at.items() if at[:2] == self._era}
-        self._named[self._keys[topic]] = position
+            self._too_early = end_of_era(self._era) <= self._new.begin
+            self._named = {
+                self._keys[other]: at
+                for other, at in self._at.items()
+                if at[:2] == self._era and not (self._too_early and other in self._new.topics)
+            }
+        if not (self._too_early and topic in self._new.topics):
+            self._named[self._keys[topic]] = position
         place = format_place(self._era, self._named.items())
+        if self._new.said and not self._too_early:
+            place += INCLUDED + self._new.said
         return f"{own_id}~{place}" if own_id else place
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from gateway.memory.listening import Listening
-from gateway.memory.place import Place, parse_place, parse_previous
+from gateway.memory.place import Place, new_topics, parse_place, parse_previous
 from gateway.memory.position import Position
 from gateway.memory.topic import State, Topic
 
@@ -30,6 +30,9 @@ class Resume(NamedTuple):
     def parse(cls, text: str, new: Collection[Topic] = ()) -> "Resume":
         own_id, place = parse_place(text)
         previous = parse_previous(text) if place is None else None
+        if place is not None and new:
+            # An EventSource repeats its URL with every id that it gets on the stream.
+            new = [] if place.included == new_topics(new) else [topic for topic in new if not place.names(topic)]
         return cls(text, own_id, place, previous, frozenset(new))
 
 
@@ -61,20 +64,23 @@ def begin(listening: Listening, topics: Collection[Topic], resume: Resume, verif
     place = resume.place
     assert place is not None
     returning = [topic for topic in topics if topic not in resume.new]
-    if listening.era is None or any(topic.state is not State.OPEN for topic in topics):
-        # Redis refuses to count: nothing can be compared.
-        return Begin({}, dict.fromkeys(returning, "uncounted"))
-    here = now(listening, topics)
+    # While Redis refuses to count, nothing can be compared on topics that open meanwhile.
+    counted = [topic for topic in topics if topic.state is State.OPEN]
+    uncounted = dict.fromkeys((topic for topic in returning if topic.state is not State.OPEN), "uncounted")
+    if listening.era is None or not counted:
+        return Begin({}, uncounted)
+    here = now(listening, counted)
     if place.generation == 0:
         return Begin(here, dict.fromkeys(returning, "uncounted"))
+    topics = counted
     known = place.generation == listening.era[0] or place.generation in listening.lineage
     start = {topic: place.at(topic) if topic not in resume.new else here[topic] for topic in topics}
     ahead = any(start[topic] > here[topic] for topic in topics)
     # What the client has had of a new topic under another name (through a pattern) must not come again.
     too_early = bool(resume.new) and listening.era <= (place.generation, place.tick)
     if known and not ahead and not too_early:
-        return Begin(start, {})
+        return Begin(start, uncounted)
     if not verified:
         # It may have been on a newer master than this worker, or on a worker that has heard more than this one.
         return None
-    return Begin(here, dict.fromkeys(returning, "history_lost"))
+    return Begin(here, {**dict.fromkeys(returning, "history_lost"), **uncounted})

@@ -1,4 +1,4 @@
-"""Who listens to everything, a worker that stands still, and another database: none of them is this gateway's business."""
+"""Clients of everything, a worker that stands still, and another database: none of them may cost anything."""
 
 import signal
 
@@ -57,7 +57,11 @@ def test_durable_messages_of_another_database_are_plain_here(
     """Databases share Pub/Sub, and each has a clock of its own."""
     here = start(private_redis.url)
     start(private_redis.url.removesuffix("/0") + "/1")
-    with private_redis.client() as client, redis.Redis(port=private_redis.port, db=1) as other, Client(channel) as one:
+    with (
+        private_redis.client() as client,
+        redis.Redis(port=private_redis.port, db=1) as other,
+        Client(channel) as one,
+    ):
         wait_functions(client)
         one.open(here)
         durable(other, channel, ["the first one"])  # costs the worker its connection: it could be a new master's
