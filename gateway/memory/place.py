@@ -27,9 +27,11 @@ MAX_PLACE_BYTES = 2048
 FIRST_GENERATION = 10**13
 """Generations are numbered from here (broker/library.lua); the previous version counted milliseconds since 1970."""
 _LONG_KEY_LENGTH = 22
+_NEW_KEY = 6
+_NEW_KEY_END = KEY_LENGTH + _NEW_KEY
 _PART = re.compile(r"([\w-]{22}|[\w-]{8})([0-9a-f]{0,13}):([0-9a-f]{1,13})", re.ASCII)
 _PLACE = re.compile(
-    rf"{VERSION}\.([0-9a-f]{{1,15}})\.([0-9a-f]{{1,13}})((?:\.[\w-]{{8,35}}:[0-9a-f]{{1,13}})*)(?:\.n([\w-]{{6}}))?",
+    rf"{VERSION}\.([0-9a-f]{{1,15}})\.([0-9a-f]{{1,13}})((?:\.[\w-]{{8,35}}:[0-9a-f]{{1,13}})*)(?:\.n((?:[\w-]{{6}})+))?",
     re.ASCII,
 )
 # Of the version before this one: a worker's id for a plain message, and Redis' for a durable one.
@@ -63,9 +65,14 @@ class Place(NamedTuple):
     since: Mapping[str, tuple[int, int]]
     included: str = ""
 
-    def names(self, topic: Named) -> bool:
-        """Whether it says where the topic is."""
-        return topic.key in self.since or topic.long_key in self.since
+    def includes(self, topic: Named) -> bool:
+        """Whether it says where the topic is, or that it isn't new any more."""
+        new = self.included
+        return (
+            topic.key in self.since
+            or topic.long_key in self.since
+            or _new_key(topic) in [new[at : at + _NEW_KEY] for at in range(0, len(new), _NEW_KEY)]
+        )
 
     def at(self, topic: Named) -> Position:
         """The position on a topic."""
@@ -88,8 +95,11 @@ def topic_keys(name: str, is_pattern: bool) -> tuple[str, str]:
 
 def new_topics(topics: Iterable[Named]) -> str:
     """What stands in an id for the topics that were declared as new; empty for none."""
-    keys = sorted(topic.long_key for topic in topics)
-    return urlsafe_b64encode(blake2b(" ".join(keys).encode(), digest_size=6).digest()).decode()[:6] if keys else ""
+    return "".join(sorted(_new_key(topic) for topic in topics))
+
+
+def _new_key(topic: Named) -> str:
+    return topic.long_key[KEY_LENGTH:_NEW_KEY_END]
 
 
 def ambiguous_keys(topics: Iterable[Named]) -> frozenset[str]:

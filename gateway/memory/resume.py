@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from gateway.memory.listening import Listening
-from gateway.memory.place import Place, new_topics, parse_place, parse_previous
+from gateway.memory.place import Place, parse_place, parse_previous
 from gateway.memory.position import Position
 from gateway.memory.topic import State, Topic
 
@@ -32,7 +32,7 @@ class Resume(NamedTuple):
         previous = parse_previous(text) if place is None else None
         if place is not None and new:
             # An EventSource repeats its URL with every id that it gets on the stream.
-            new = [] if place.included == new_topics(new) else [topic for topic in new if not place.names(topic)]
+            new = [topic for topic in new if not place.includes(topic)]
         return cls(text, own_id, place, previous, frozenset(new))
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.memory.history import History
 from gateway.memory.place import (
     FIRST_GENERATION,
     MAX_PLACE_BYTES,
@@ -13,11 +14,15 @@ from gateway.memory.place import (
     format_era,
     format_part,
     format_place,
+    new_topics,
     parse_place,
     parse_previous,
     topic_keys,
 )
 from gateway.memory.position import Position
+from gateway.memory.resume import Resume
+from gateway.memory.topic import Topic
+from gateway.settings import Settings
 from tests.unit.model.names import Name
 
 NEWS = Name("news", False, *topic_keys("news", False))
@@ -141,3 +146,13 @@ def test_ids_of_the_previous_version() -> None:
     assert parse_previous("1790000000123-9f3a61c2") == (1790000000123, 0), "a plain message's: only the time is known"
     for text in ("", "x", "1-2", "1790000000123-", "17~1790000000123-7", "2.0.0"):
         assert parse_previous(text) is None
+
+
+def test_topics_that_were_new_are_named_or_included() -> None:
+    a, b = (Topic(name, False, History(Settings(), lambda: 0.0).ring()) for name in "ab")
+    said = new_topics([b])
+    assert not Resume.parse(f"2.1.2.n{said}", [b]).new, "its stream has begun with it"
+    assert not Resume.parse(f"2.1.2.{b.key}:1", [b]).new, "it says where it is"
+    assert Resume.parse(f"2.1.2.n{said}", [a, b]).new == {a}, "another one was added since"
+    assert not Resume.parse(f"2.1.2.n{new_topics([a, b])}", [a, b]).new
+    assert Resume.parse(f"2.1.2.{a.key}:1", [b]).new == {b}
