@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TypeGuard
 
-from gateway.memory.entry import Entry, Kept, clip
+from gateway.memory.entry import Entry, Kept, clip, in_order
 from gateway.memory.hole import UNKNOWN, Hole
 from gateway.memory.position import LAST, ZERO, Position
 
@@ -137,12 +137,11 @@ class Ring:
             return
         asked = next((each for each in self._entries if _asked_about(each, start, end)), None)
         if asked is not None:
-            entries = list(self._entries)
-            at = entries.index(asked)
             before = [Hole(asked.position, start, asked.kind)] if asked.position < start else []
             behind = [Hole(end, asked.end, asked.kind)] if end < asked.end else []
-            entries[at : at + 1] = [*before, *found, *behind]
-            self._replace(entries)
+            # What another worker told may hold durable events within a hole; they are found again.
+            kept = [each for each in self._entries if each is not asked and not _is_in(each, start, end)]
+            self._replace(in_order([*kept, *before, *found, *behind]))
         elif end == self.since and len(self._entries) + len(found) <= self._limits.events:
             if start == ZERO and found and isinstance(found[0], Hole):  # as far back as anybody knows
                 start, found = found[0].end, list(clip(found[1:], found[0].end, end))
@@ -158,6 +157,10 @@ class Ring:
     def _grow(self, size: int, count: int) -> None:
         self.bytes += size
         self._resized(size, count)
+
+
+def _is_in(kept: Kept, start: Position, end: Position) -> bool:
+    return isinstance(kept, Entry) and start < kept.position <= end
 
 
 def _asked_about(kept: Kept, start: Position, end: Position) -> TypeGuard[Hole]:

@@ -153,3 +153,13 @@ def test_all_rings_together_are_bounded() -> None:
         "whoever has seen the newest has missed nothing, however old it is"
     )
     assert rings[0].after(at(1, 48)) == []
+
+
+def test_what_lies_within_a_hole_is_found_again_and_kept_once() -> None:
+    """A worker that takes over another's memory takes over durable events within a hole that it may ask about."""
+    one = ring()
+    one.begin(at(9))
+    before, inside, behind = entry(at(3, 1)), entry(at(4, durable=5)), entry(at(8, 1))
+    one.learn(at(1), at(9), [Hole(at(2), at(8), UNKNOWN), inside, behind])
+    one.learn(at(2), at(8), [before, inside])
+    assert one.after(at(1)) == [before, inside, behind]
