@@ -15,7 +15,7 @@ _LENGTH = 16
 async def identity_of(connection: Connection) -> str:
     """The server's identity, as its ticks name it; empty if this user may not ask (ACL).
 
-    It is asked on the connection that is going to listen: another could lead elsewhere.
+    It is asked on the connection that will listen: another could lead elsewhere.
 
     Raises:
         ServerChanged: it is a replica.

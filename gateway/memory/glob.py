@@ -37,7 +37,7 @@ def compile_glob(pattern: bytes) -> re.Pattern[bytes]:
         return re.compile(first, re.DOTALL)
     last = between.pop()
     # Where a segment fits first is as good as anywhere later, so nothing is tried twice: with many stars, a pattern
-    # would otherwise take for ever (as in fnmatch.translate of Python 3.12).
+    # would otherwise take forever (as in fnmatch.translate of Python 3.12).
     tried_once = b"".join([b"(?>.*?%b)" % segment for segment in between if segment])
     return re.compile(first + tried_once + b".*" + last, re.DOTALL)
 
