@@ -17,7 +17,10 @@ def nginx_reloads(stage: Stage) -> None:
     """The old processes keep their streams until `worker_shutdown_timeout`, shortened here to 3 s."""
     before = stage.total("opened")
     stage.nginx.send_signal(signal.SIGHUP)
-    wait_until(lambda: stage.total("opened") - before >= 0.9 * stage.total("clients"), "the old ones have ended their streams", 20)
+    all_but_some = 0.9 * stage.total("clients")
+    wait_until(
+        lambda: stage.total("opened") - before >= all_but_some, "the old processes have ended their streams", 20
+    )
 
 
 def nginx_restarts(stage: Stage) -> None:

@@ -1,6 +1,7 @@
 """The fan-out: which subscriber gets which bytes. Nothing here waits for a client, or for anything else."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from gateway.fanout.audience import Audience
 from gateway.fanout.backlog import Backlog, Policy, QueueLimits
@@ -232,7 +233,7 @@ class Delivery:
         ids_of = self._ids(run)
         for subscriber in recipients:
             topics = subscriber.topics
-            if subscriber in included:
+            if included and subscriber in included:
                 self._send_with_included(run, encoding, subscriber, bodies)
                 continue
             piece = pieces.get(topics)
@@ -286,6 +287,9 @@ class Delivery:
         ]
         heads = [listening.era_text + next(iter(each.values()), "") for each in said]
 
+        if not careful and len(heads) == len(heard) == 1 and own_ids[0] is None:  # as mostly, and for each stream
+            return partial(self._id_behind, heads[0], run.topics[0])
+
         def ids_of(topics: tuple[Topic, ...]) -> list[str | None]:
             if careful:
                 return self._careful_ids(run, topics)
@@ -304,6 +308,17 @@ class Delivery:
             return [f"{own_id}~{place}" if own_id else place for own_id, place in zip(own_ids, places, strict=True)]
 
         return ids_of
+
+    def _id_behind(self, head: str, heard: Topic, topics: tuple[Topic, ...]) -> list[str | None]:
+        """The id of one event on one topic, on a stream of several."""
+        at, parts = self._at, self._parts
+        place = head
+        for topic in topics:
+            if topic is not heard and topic in at:
+                place += parts.get(topic) or self._part(topic)
+        if len(place) > _LONG_ID:
+            self.need_tick()
+        return [place]
 
     def _careful_ids(self, run: _Run, topics: tuple[Topic, ...]) -> list[str | None]:
         """The same where some topics have no positions, or the same short key."""

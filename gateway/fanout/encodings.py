@@ -11,6 +11,7 @@ from gateway.memory.replay import Replayed
 
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"  # RFC 1952, 2.3: deflate, no name, no time, unknown system
 _LEVEL = 6
+_ID_LINE = len(b"id: \n")
 
 
 class Encoding(Protocol):
@@ -79,8 +80,11 @@ class SseEncoding:
             return b"".join(
                 [self.wrap(sse.id_line(id_)) + body if id_ else body for body, id_ in zip(bodies, ids, strict=True)]
             )
-        if len(bodies) == 1:  # as mostly, and for each stream
-            return self._chunk(sse.id_line(ids[0]) + bodies[0])
+        if len(bodies) == 1 and (id_ := ids[0]):  # as mostly, and for each stream
+            text, body = id_.encode(), bodies[0]
+            if self._chunked:
+                return b"%x\r\nid: %b\n%b\r\n" % (len(text) + len(body) + _ID_LINE, text, body)
+            return b"id: %b\n%b" % (text, body)
         return self._chunk(b"".join([sse.id_line(id_) + body for body, id_ in zip(bodies, ids, strict=True)]))
 
     def wrap(self, data: bytes) -> bytes:
