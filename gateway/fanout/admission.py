@@ -157,7 +157,7 @@ class Admission:
         """
         if not all(topic.heard for topic in subscriber.topics):
             return None
-        if wish.last_event_id is None and not wish.history and not wish.new:
+        if wish.from_now:
             self._flush()
             return self._admitted(subscriber, _NOTHING)
         state = CatchUp(subscriber.topics, wish)
@@ -173,8 +173,16 @@ class Admission:
             TurnedAway: not within the setting `subscribe_timeout`, or it has left before; the subscriber is gone.
             TopicRefused: Redis refuses one of its topics; the subscriber is gone.
         """
-        state = CatchUp(subscriber.topics, wish)
         deadline = self._monotonic() + self._settings.subscribe_timeout
+        if wish.from_now:
+            try:
+                await self._until_open(subscriber, deadline)
+            except asyncio.CancelledError:
+                self._members.leave(subscriber, "client")
+                raise
+            self._flush()
+            return self._admitted(subscriber, _NOTHING)
+        state = CatchUp(subscriber.topics, wish)
         self._pin(state.topics)
         try:
             while True:

@@ -31,6 +31,11 @@ class Wish:
     history: int = 0
     new: frozenset[str] = frozenset()
 
+    @property
+    def from_now(self) -> bool:
+        """Whether it wants nothing from before, as almost every new client."""
+        return self.last_event_id is None and not self.history and not self.new
+
 
 class Verify(NamedTuple):
     """A tick has to be heard that is requested from now on.
