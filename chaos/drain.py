@@ -22,13 +22,15 @@ def full_worker_leaves(stage: Stage) -> None:
     leaving.start()
     window = stage.settings["drain_window"]
     endings = [ending for client in stage.report() for ending in client["endings"] if ending[0] >= began]
+    # Before the window, others take over what only this worker knows.
+    first = min(at for at, _ in endings)
     quarters = [0, 0, 0, 0]
     for at, _ in endings:
-        quarters[min(3, int((at - began) / 1e9 / window * 4))] += 1
+        quarters[min(3, int((at - first) / 1e9 / window * 4))] += 1
     shares = [count / len(endings) for count in quarters]
     broken = sum(not cleanly for _, cleanly in endings)
     clients = stage.total("clients")
-    last = (max(at for at, _ in endings) - began) / 1e9
+    last = (max(at for at, _ in endings) - first) / 1e9
     spread = ", ".join(f"{share:.0%}" for share in shares)
     stage.notes.append(
         f"{len(endings):,} streams ended over {last:.1f} s, {broken} of them not cleanly; by quarters of the window "
