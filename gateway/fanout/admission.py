@@ -195,7 +195,7 @@ class Admission:
                     self._members.leave(subscriber, reason)
                     raise TurnedAway(reason)
                 async with asyncio.timeout_at(deadline + self._settings.subscribe_timeout):
-                    await self._satisfy(state, step)
+                    await self._satisfy([(state, step)])
         except TimeoutError:
             self._members.leave(subscriber, "behind")
             raise TurnedAway("behind") from None
@@ -309,22 +309,6 @@ class Admission:
             topic.ring.pins -= 1
             if topic.ring.since is not None:
                 topic.ring.trim()
-
-    async def _satisfy(self, state: CatchUp, need: Need) -> None:
-        """Find out what a stream needs to begin."""
-        state.tries += 1
-        epoch = self._listening.epoch
-        if isinstance(need, Verify):
-            # If Redis refuses to count, nothing can be compared, so nothing is waited for.
-            with contextlib.suppress(NotCounted):
-                await self._clock.verify(need.elsewhere)
-            state.verified = True
-        elif isinstance(need, Older):
-            await self._older(state, need)
-        else:
-            await self._find(state, need.holes)
-        if epoch != self._listening.epoch:
-            state.forget()
 
     async def _find(self, state: CatchUp, holes: list[tuple[Topic, Hole]]) -> None:
         found = await asyncio.gather(*[self._past.find(topic, hole) for topic, hole in holes], return_exceptions=True)
@@ -462,16 +446,17 @@ class Admission:
                         del states[key]
                 if not needs:
                     return
-                await self._satisfy_all(needs)
+                await self._satisfy(needs)
         finally:
             for topics, _, _ in states:
                 self._unpin(topics)
 
-    async def _satisfy_all(self, needs: list[tuple[CatchUp, Need]]) -> None:
-        """Find out what several groups of streams need, together."""
+    async def _satisfy(self, needs: list[tuple[CatchUp, Need]]) -> None:
+        """Find out what streams, or groups of them, need to begin, together."""
         epoch = self._listening.epoch
         verifies = [need for _, need in needs if isinstance(need, Verify)]
         if verifies:
+            # If Redis refuses to count, nothing can be compared, so nothing is waited for.
             with contextlib.suppress(NotCounted):
                 await self._clock.verify(any(need.elsewhere for need in verifies))
         finds = [(state, need.holes) for state, need in needs if isinstance(need, Find)]

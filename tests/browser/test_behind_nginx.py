@@ -65,7 +65,7 @@ def test_no_browser_gives_up_when_workers_die(cluster: Cluster) -> None:
 
 
 def test_pages_of_other_origins_outlive_a_blackout(cluster: Cluster) -> None:
-    """An answer without Access-Control-Allow-Origin would close their EventSources for ever."""
+    """An answer without Access-Control-Allow-Origin would close their EventSources forever."""
     other_origin = cluster.url.replace("127.0.0.1", "localhost")
     for worker in cluster.workers:
         worker.kill()
