@@ -91,12 +91,14 @@ class Channel:
     Attributes:
         sure: messages that Redis acknowledged, in order. A client must have them.
         unsure: numbers Redis never answered for. A client may have them.
+        unsure_durable: of these, those that Redis keeps if it took them.
         first: numbers before it are not counted: not all clients were there yet.
         calm: nothing broke that could excuse a gap event: `always`, or `unmoved`, for clients that kept their stream.
     """
 
     sure: list[Published]
     unsure: frozenset[int] = frozenset()
+    unsure_durable: frozenset[int] = frozenset()
     first: int = 0
     calm: Literal["", "unmoved", "always"] = ""
 
@@ -104,7 +106,8 @@ class Channel:
         self.sure = [message for message in self.sure if message.number >= self.first]
         self._numbers = [message.number for message in self.sure]
         self._known = frozenset(self._numbers)
-        self._unheard = frozenset(one.number for one in self.sure if one.unheard and one.durable)
+        # Redis may have kept a message and died before it told anybody: no worker has heard it then.
+        self._unheard = self.unsure_durable.union(one.number for one in self.sure if one.unheard and one.durable)
         self._astray = frozenset(one.number for one in self.sure if one.astray and not one.durable)
 
     def between(self, first: int, last: int) -> list[Published]:
@@ -233,10 +236,12 @@ def _count(account: Account, who: str, channel: Channel, entries: Sequence[Seque
     if channel.sure:
         skipped(channel.sure[-1].number)
     heard_again()
-    _lost(account, who, missing)
+    _lost(account, who, missing, entries)
 
 
-def _lost(account: Account, who: str, missing: Mapping[int, tuple[Published, bool]]) -> None:
+def _lost(
+    account: Account, who: str, missing: Mapping[int, tuple[Published, bool]], entries: Sequence[Sequence[int]]
+) -> None:
     account.lost += len(missing)
     for message, announced in missing.values():
         if message.durable and message.kept:
@@ -247,4 +252,13 @@ def _lost(account: Account, who: str, missing: Mapping[int, tuple[Published, boo
             account.example(f"{who}: lost {message.number} of {message.at:.1f} s, which workers could hear")
         if not announced:
             account.unannounced += 1
-            account.example(f"{who}: lost {message.number}, and no gap event said so")
+            account.example(
+                f"{who}: lost {message.number}, and no gap event said so: {_around(entries, message.number)}"
+            )
+
+
+def _around(entries: Sequence[Sequence[int]], number: int) -> str:
+    """What came before and after the place where a message is missing."""
+    after = next((place for place, (first, _) in enumerate(entries) if first > number), len(entries))
+    came = ["gap" if first == GAP else f"{first}-{last}" for first, last in entries[max(0, after - 4) : after + 2]]
+    return f"it got {', '.join(came)}"

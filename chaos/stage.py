@@ -338,7 +338,7 @@ class Stage:
 
     def _channel(self, name: str, records: list[list[int]], promise: Promise, found: set[int] | None) -> Channel:
         # `found` is what Redis has of it, and None stands for everything it acknowledged.
-        sure, unsure = [], set()
+        sure, unsure, unsure_durable = [], set(), set()
         for number, (sent, answered, durable) in enumerate(records):
             if answered > 0:
                 unheard = self.troubles.hit(group(name), sent, answered)
@@ -355,7 +355,9 @@ class Stage:
                 )
             elif answered == 0:
                 unsure.add(number)
-        return Channel(sure, frozenset(unsure), calm=promise.calm_on(group(name)))
+                if durable:
+                    unsure_durable.add(number)
+        return Channel(sure, frozenset(unsure), frozenset(unsure_durable), calm=promise.calm_on(group(name)))
 
 
 def channels_of(clients: Sequence[Listener], groups: Collection[str]) -> list[str]:

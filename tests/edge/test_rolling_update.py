@@ -122,7 +122,7 @@ def test_workers_are_replaced_under_load(tmp_path: Path) -> None:
     accounts = {}
     for kind, channel in CHANNELS.items():
         sure = [Published(number) for number in publisher.sure[channel]]
-        published = Channel(sure, frozenset(publisher.unsure[channel]), first[channel])
+        published = Channel(sure, frozenset(publisher.unsure[channel]), first=first[channel])
         accounts[kind] = reconcile({channel: published}, [one for one in report if one["column"] == kind])
     faults = faults_of(accounts, Promise())
     assert not faults, "\n".join([*faults, *(f"{kind}: {one}" for kind, one in accounts.items()), *publisher.trouble])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from chaos.account import Account, Channel, Published, reconcile
 from chaos.answer import Answer, BadAnswer
 from chaos.columns import COLUMNS, OWN, PATTERN, PLAIN, Feed, Listener, feeds, group, listeners
+from chaos.diary import GAP as GAP_ENTRY
 from chaos.diary import CountingDiary, Diary
 from chaos.event_stream import EventStream
 from chaos.payload import SAME, Payload, numbers
@@ -247,6 +248,25 @@ def test_what_redis_never_acknowledged_may_come_or_not() -> None:
         report = {"diaries": {"news": runs}, "gaps": {}, "unexpected": [], "refusal": "", "silence": 0.0, "opened": 1}
         one = reconcile({"news": channel}, [report])
         assert (one.lost, one.phantom) == (0, 0)
+
+
+def test_redis_keeps_a_message_and_dies_before_it_tells_anybody() -> None:
+    """It is the first in the hole, whose gap event announces what is missing behind it, too."""
+    hole = [
+        Published(0),
+        Published(2, unheard=True),
+        Published(3, unheard=True, durable=True, kept=True),
+        Published(4),
+    ]
+    channel = Channel(hole, unsure=frozenset((1,)), unsure_durable=frozenset((1,)))
+    report = {"gaps": {}, "unexpected": [], "refusal": "", "silence": 0.0, "opened": 1}
+    told = report | {"diaries": {"news": [[0, 0], [GAP_ENTRY, GAP_ENTRY], [1, 1], [3, 4]]}}
+    one = reconcile({"news": channel}, [told])
+    assert (one.lost, one.unannounced, one.needless) == (1, 0, 0)
+    untold = report | {"diaries": {"news": [[0, 1], [3, 4]]}}
+    one = reconcile({"news": channel}, [untold])
+    assert (one.lost, one.unannounced) == (1, 1)
+    assert "it got 0-1, 3-4" in one.examples[0]
 
 
 def test_messages_before_all_were_there_do_not_count() -> None:
