@@ -257,10 +257,7 @@ class Peers:
         others = 0
         try:
             async with asyncio.timeout(patience):
-                await self._publish(self.everyone, dump(kind, self.name, number, body))
-                # Not what PUBLISH answers: that includes whoever listens through a pattern.
-                [(_, listeners)] = await self._commands.pubsub_numsub(self.everyone)
-                others = int(listeners) - 1
+                others = await self._publish_to_workers(dump(kind, self.name, number, body)) - 1
                 if loop.time() > self._greeted + _ACQUAINTANCE:
                     others = min(others, len(self._known))
                 looked_at: set[str] = set()
@@ -314,6 +311,18 @@ class Peers:
 
     async def _publish(self, channel: bytes, message: bytes) -> int:
         return int(await self._commands.publish(channel, message))
+
+    async def _publish_to_workers(self, message: bytes) -> int:
+        """How many have got it.
+
+        Not what PUBLISH answers: that includes whoever listens through a pattern. Counted in the same step: a worker
+        that begins to listen in between would be waited for, and has never been asked.
+        """
+        async with self._commands.pipeline(transaction=True) as transaction:
+            transaction.publish(self.everyone, message)
+            transaction.pubsub_numsub(self.everyone)
+            _, [(_, listeners)] = await transaction.execute()
+        return int(listeners)
 
     async def _known_here_only(self) -> tuple[list[str], list[Topic]]:
         """The workers that stay, and the topics of whose past they don't know everything.

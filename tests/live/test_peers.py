@@ -1,0 +1,145 @@
+"""Workers ask each other, over a real Redis."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.broker.peers import Peers
+from gateway.broker.topics import WantedTopics
+from gateway.broker.wire import Question
+from gateway.memory.entry import Entry
+from gateway.memory.event import Event
+from gateway.memory.history import History
+from gateway.memory.listening import Listening
+from gateway.memory.position import Position
+from gateway.memory.tick import Tick
+from gateway.memory.topic import Topic
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from testing.servers import RedisServer
+from testing.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+GENERATION = 10**14
+
+
+class Crowded(Redis):
+    """A client between whose commands another connection begins to listen to a channel."""
+
+    def __init__(self, channel: str, port: int) -> None:
+        super().__init__(port=port, protocol=2)
+        self._channel = channel
+        self._other = Redis(port=port).pubsub()
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        answer = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        if args[0] == "PUBLISH" and args[1] == self._channel.encode():
+            await self._other.subscribe(self._channel)
+        return answer
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await self._other.aclose()  # type: ignore[no-untyped-call]
+        await super().aclose(close_connection_pool)
+
+
+class Peer:
+    """A worker's share in it: what it knows, without the link that it would have learned it from."""
+
+    def __init__(self, commands: Redis) -> None:
+        history = History(Settings(), lambda: 0.0)
+        self.history = history
+        self.listening = Listening(history)
+        self.topics = WantedTopics(self.listening, history, b"", 100, 60.0, lambda: 0.0)
+        self.peers = Peers(commands, self.listening, self.topics, b"", 0, Metrics())
+        self.listening.connect("server")
+        self.tick(10)
+
+    def tick(self, number: int) -> None:
+        self.listening.tick(Tick(GENERATION, number, "server", {}))
+
+    def open(self, name: str, tick: int) -> Topic:
+        topic = self.topics.want(name, False)
+        self.listening.subscribed(self.topics.key(topic), True)
+        self.tick(tick)
+        return topic
+
+    def hear(self, topic: Topic, data: bytes) -> Position:
+        position = self.listening.count(topic, 0)
+        assert position is not None
+        self.history.append(topic.ring, Entry(position, topic.name, Event(data)))
+        return position
+
+
+@asynccontextmanager
+async def running(commands: Redis) -> AsyncIterator[Peer]:
+    """A peer that hears what the others send."""
+    peer = Peer(commands)
+    async with commands, commands.pubsub(ignore_subscribe_messages=True) as subscription:
+        await subscription.subscribe(peer.peers.everyone, peer.peers.own)
+
+        async def read() -> None:
+            async for message in subscription.listen():
+                peer.peers.received(message["data"])
+
+        reading = asyncio.create_task(read())
+        try:
+            peer.peers.greet()
+            yield peer
+        finally:
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
+
+
+def client(server: RedisServer) -> Redis:
+    return Redis(port=server.port, protocol=2)
+
+
+def question(topic: Topic, start: Position, end: Position) -> Question:
+    return Question(topic.name, topic.is_pattern, start, end)
+
+
+async def test_one_worker_tells_another_what_it_has_heard(private_redis: RedisServer) -> None:
+    async with running(client(private_redis)) as asking, running(client(private_redis)) as knowing:
+        theirs = knowing.open("news", 20)
+        first, second = [knowing.hear(theirs, data) for data in (b"one", b"two")]
+        ours = asking.open("news", 30)
+        asked = question(ours, Position(GENERATION, 20), second)
+        (known,) = (await asking.peers.ask([asked]))[asked]
+        assert (known.start, known.end) == (Position(GENERATION, 20), second)
+        assert [(each.position, each.event.data) for each in known.kept if isinstance(each, Entry)] == [
+            (first, b"one"),
+            (second, b"two"),
+        ]
+        unknown = question(ours, Position(GENERATION, 1), Position(GENERATION, 20))
+        assert await asking.peers.ask([unknown]) == {unknown: []}
+
+
+async def test_a_worker_that_begins_to_listen_is_not_waited_for(
+    private_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody has asked it, so it never answers: after a restart of Redis, streams stood still for five seconds."""
+    async with running(Crowded("gateway.peers.0", private_redis.port)) as asking:
+        with caplog.at_level(logging.WARNING):
+            asked = Question("news", False, Position(GENERATION, 1), Position(GENERATION, 10))
+            assert await asking.peers.ask([asked]) == {asked: []}
+        assert not caplog.messages
+
+
+async def test_garbage_between_workers_costs_nothing(private_redis: RedisServer) -> None:
+    async with running(client(private_redis)) as asking, running(client(private_redis)) as knowing:
+        garbage = [b"", b"{", b"null", b'["ask", "someone", 1, 7]', b"\xff" * 100]
+        async with client(private_redis) as publisher:
+            for payload in garbage:
+                await publisher.publish(knowing.peers.everyone.decode(), payload)
+        metrics = knowing.peers._metrics
+        await until(lambda: metrics.refused_messages["bad_control"] >= len(garbage), "all garbage is counted")
+        asked = Question("news", False, Position(GENERATION, 1), Position(GENERATION, 10))
+        assert await asking.peers.ask([asked]) == {asked: []}
