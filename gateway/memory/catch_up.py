@@ -132,10 +132,11 @@ class CatchUp:
         if started is None:
             return Verify(listening.era is not None and resume.place.generation > listening.era[0])
         returning = [topic for topic in self.topics if topic not in resume.new]
-        return self._missed(limits, started.start, started.gaps, returning)
+        return self._missed(listening, limits, started.start, started.gaps, returning)
 
     def _missed(
         self,
+        listening: Listening,
         limits: Limits,
         start: Mapping[Topic, Position],
         gaps: Mapping[Topic, str],
@@ -151,7 +152,7 @@ class CatchUp:
             holes += [(topic, each) for each in kept if isinstance(each, Hole) and each.askable]
         if holes:
             if self.tries < _TRIES:
-                return Find(holes)
+                return Find([(topic, self._widened(listening, topic, hole)) for topic, hole in holes])
             missed = {topic: [_given_up(each) for each in kept] for topic, kept in missed.items()}
         new = New(frozenset(missed).difference(returning), self.included, ZERO)
         for topic in new.topics:
@@ -159,6 +160,16 @@ class CatchUp:
         merged, cut = within(limits, merge_topics(self.topics, returning, missed))
         gaps = {**gaps, **dict.fromkeys((topic for topic in cut if topic not in gaps), "too_many")}
         return replay(self.topics, start, gaps, merged, self.wish.last_event_id, new)
+
+    def _widened(self, listening: Listening, topic: Topic, hole: Hole) -> Hole:
+        """What is asked about a hole.
+
+        While the first answer was awaited, more has come than the ring holds. An answer about the new hole would be
+        too late again, so everything up to now is asked for: what the ring forgets meanwhile is part of the answer.
+        """
+        if not self.tries or hole.end != topic.ring.since or listening.era is None:
+            return hole
+        return hole._replace(end=topic.position(listening.era))
 
     def _known(self, topic: Topic, start: Position) -> list[Kept]:
         """What the ring holds after a position, with what others knew in its holes."""
@@ -211,14 +222,14 @@ class CatchUp:
                     self._searched = True
                     return Find([(topic, hole) for hole in holes])
             if len(found) == 1:
-                return self._missed(limits, {topic: found[0]}, {}, topics)
+                return self._missed(listening, limits, {topic: found[0]}, {}, topics)
         if resume.previous is None:
             return self._only_gaps("unknown_id")
         if not all(topic in self.older for topic in topics):
             return Older(0, resume.previous)
         kept = {topic: self.older[topic][0] for topic in topics}
         ends = {topic: min(self.older[topic][1], here[topic]) for topic in topics}
-        return self._missed(limits, ends, dict.fromkeys(topics, "unknown_id"), topics, kept)
+        return self._missed(listening, limits, ends, dict.fromkeys(topics, "unknown_id"), topics, kept)
 
     def _find(self, topic: Topic, own_id: str) -> list[Position]:
         """Where events with that id of their publisher's stand."""

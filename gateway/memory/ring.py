@@ -29,17 +29,17 @@ class Limits:
     Args:
         events: entries.
         bytes_: of entries.
-        pinned_events: entries while somebody is waiting for what came before them.
-        pinned_bytes: likewise.
+        waiting_events: more entries, while somebody is waiting for what came before them.
+        waiting_bytes: likewise.
     """
 
     __slots__ = ("bytes", "events", "pinned_bytes", "pinned_events")
 
-    def __init__(self, events: int, bytes_: int, pinned_events: int, pinned_bytes: int) -> None:
+    def __init__(self, events: int, bytes_: int, waiting_events: int, waiting_bytes: int) -> None:
         self.events = events
         self.bytes = bytes_
-        self.pinned_events = max(events, pinned_events)
-        self.pinned_bytes = max(bytes_, pinned_bytes)
+        self.pinned_events = events + waiting_events
+        self.pinned_bytes = bytes_ + waiting_bytes
 
 
 class Ring:

@@ -6,7 +6,7 @@ from gateway.memory.catch_up import CatchUp, Find, Verify, Wish
 from gateway.memory.entry import Entry, Kept
 from gateway.memory.event import Event
 from gateway.memory.history import History
-from gateway.memory.hole import Hole
+from gateway.memory.hole import UNKNOWN, Hole
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known
 from gateway.memory.place import FIRST_GENERATION, NOWHERE, format_place, parse_place
@@ -141,8 +141,8 @@ def test_the_newest_within_the_limits() -> None:
 class Worker:
     """One that has heard a tick and nothing else, with open topics."""
 
-    def __init__(self, *names: str, tick: int = 10) -> None:
-        self.history = History(Settings(), lambda: 0.0)
+    def __init__(self, *names: str, tick: int = 10, history_events: int = 1000) -> None:
+        self.history = History(Settings(history_events=history_events), lambda: 0.0)
         self.listening = Listening(self.history)
         self.topics = tuple([Topic(name, "*" in name, self.history.ring()) for name in names])
         self.connect(tick)
@@ -193,6 +193,30 @@ def test_what_was_found_on_another_connection_is_forgotten() -> None:
     worker.connect(10)
     assert isinstance(state.attempt(worker.listening, LIMITS), Find)
     assert not state.verified
+
+
+def test_more_comes_than_the_ring_holds_while_others_are_asked() -> None:
+    """Else each answer would come too late, until the rest is given up, with what Redis keeps of it."""
+    worker = Worker("a", history_events=2)
+    (a,) = worker.topics
+    state = CatchUp(worker.topics, Wish(format_place((G, 5), [])))
+    need = state.attempt(worker.listening, LIMITS)
+    assert isinstance(need, Find)
+    assert need.holes == [(a, Hole(at(5), at(10), UNKNOWN))]
+    heard = [entry("a", at(10, 0, count)) for count in range(1, 9)]
+    for _ in range(4):
+        worker.hear(a)
+    state.found[a] = [Known(at(5), at(10), [])]
+    state.tries = 1
+    need = state.attempt(worker.listening, LIMITS)
+    assert isinstance(need, Find)
+    assert need.holes == [(a, Hole(at(10), at(10, 0, 4), UNKNOWN))], "not only what is missing now"
+    worker.hear(a)
+    state.found[a].append(Known(at(10), at(10, 0, 4), heard[:4]))
+    state.tries = 2
+    sent = state.attempt(worker.listening, LIMITS)
+    assert isinstance(sent, list)
+    assert ids(sent) == [format_place((G, 10), [(a.key, each.position)]) for each in heard[:5]]
 
 
 def test_new_topics_begin_behind_the_tick_of_the_id() -> None:

@@ -20,8 +20,8 @@ def entry(position: Position, size: int = 1, own_id: str | None = None) -> Entry
     return Entry(position, "news", Event(b"x" * size, own_id=own_id))
 
 
-def ring(events: int = 1000, bytes_: int = 1_000_000, pinned: int = 0) -> Ring:
-    made = Ring(Limits(events, bytes_, pinned, bytes_))
+def ring(events: int = 1000, bytes_: int = 1_000_000, waiting: int = 0) -> Ring:
+    made = Ring(Limits(events, bytes_, waiting, bytes_))
     made.begin(at(1))
     return made
 
@@ -101,7 +101,7 @@ def test_nobody_claims_to_know_everything_from_the_beginning() -> None:
 
 
 def test_what_is_waited_for_stays() -> None:
-    kept = ring(events=0, pinned=3)
+    kept = ring(events=0, waiting=3)
     kept.append(entry(at(1, 1)))
     assert len(kept) == 0
     kept.pins += 1
@@ -112,6 +112,18 @@ def test_what_is_waited_for_stays() -> None:
     kept.trim()
     assert len(kept) == 0
     assert kept.since == at(1, 6)
+
+
+def test_what_was_there_before_somebody_waited_stays_too() -> None:
+    kept = ring(events=2, waiting=3)
+    for count in range(1, 4):
+        kept.append(entry(at(1, count)))
+    kept.pins += 1
+    for count in range(4, 7):
+        kept.append(entry(at(1, count)))
+    assert kept.since == at(1, 1)
+    kept.append(entry(at(1, 7)))
+    assert kept.since == at(1, 2)
 
 
 @given(

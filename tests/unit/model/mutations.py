@@ -98,8 +98,8 @@ MUTATIONS = [
     Mutation(
         "another generation ends the connection (messages)",
         LISTENING,
-        "if self.era is not None and generation != self.era[0]:",
-        "if False:",
+        "if self.era is None or generation == self.era[0]:",
+        "if True:",
     ),
     Mutation(
         "a worker doesn't return to an old master", LISTENING, "if tick.generation in self._ended:", "if False:"
