@@ -59,6 +59,14 @@ class Settings(BaseSettings):
     channel_prefix: str = _field(
         "", "text", "Put before every channel name in Redis and never shown to clients.", max_length=256
     )
+    secret: str = _field(
+        "",
+        "text",
+        "Signs what only the gateway may say in Redis: the same for all its workers there, 16 characters at least. "
+        "Empty: the first worker makes one and keeps it in Redis, in the code of its functions.",
+        max_length=256,
+        repr=False,
+    )
     redis_connect_timeout: float = _field(
         5.0, "seconds", "How long one attempt to connect to Redis may take.", gt=0, le=60
     )
@@ -250,6 +258,14 @@ class Settings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return tuple(re.split(r"[,\s]+", value.strip(", \n\t"))) if value.strip() else ()
+
+    @field_validator("secret")
+    @classmethod
+    def _secret_is_secret(cls, value: str) -> str:
+        # It is a literal in Lua.
+        if value and not re.fullmatch(r"[\x21-\x26\x28-\x5b\x5d-\x7e]{16,}", value):
+            raise ValueError("must be at least 16 characters of visible ASCII, without ' and \\")
+        return value
 
     @field_validator("redis_url")
     @classmethod

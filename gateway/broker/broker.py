@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 from redis.asyncio import Redis
@@ -10,11 +11,13 @@ from redis.exceptions import RedisError
 
 from gateway.broker.client import connection_pool
 from gateway.broker.clock import ALIVE, TickClock
+from gateway.broker.functions import Functions
 from gateway.broker.library import Library
 from gateway.broker.link import Link
 from gateway.broker.past import PastOfOthers
 from gateway.broker.peers import Peers
 from gateway.broker.publisher import RedisPublisher
+from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.memory.durable_channels import DurableChannels
 from gateway.memory.history import History
@@ -30,6 +33,7 @@ _COMMAND_CONNECTIONS = 16
 _INSTALL_SECONDS = 10.0
 """FUNCTION FLUSH, and a Redis that took over without the functions, are noticed within this time."""
 _LAST_TICK_SECONDS = 1.0
+_DOUBT_SECONDS = 1.0
 
 
 class Broker:
@@ -56,13 +60,17 @@ class Broker:
         self._durable_channels = DurableChannels(settings.durable_channels)
         self._commands = Redis(connection_pool=pool)
         self.library = Library(self._commands, settings)
+        self._signer = Signer()
+        self._signer.on_doubt = self._doubt
+        self._doubted_at = -math.inf
+        self._functions = Functions(self._commands, self.library, self._signer, settings.secret)
         self.publisher = RedisPublisher(self._commands, self.library, settings.channel_prefix)
         self.history = History(settings, clock)
         self.listening = Listening(self.history)
         self.topics = WantedTopics(
             self.listening, self.history, prefix, settings.max_channels, settings.linger, clock
         )
-        self.peers = Peers(self._commands, self.listening, self.topics, prefix, database, metrics)
+        self.peers = Peers(self._commands, self._signer, self.listening, self.topics, prefix, database, metrics)
         self.past = PastOfOthers(
             settings, self.listening, self.topics, self.peers, self.library, self._durable_channels, metrics
         )
@@ -76,7 +84,7 @@ class Broker:
             metrics,
             self._open_uncounted,
         )
-        self._connected = asyncio.Event()
+        self._look = asyncio.Event()
         self._link: Link | None = None
 
     def connect(self, receiver: Receiver) -> Link:
@@ -88,6 +96,8 @@ class Broker:
             self.history,
             self.clock,
             self._commands,
+            self._functions,
+            self._signer,
             receiver,
             self._durable_channels,
             self._tick_channel,
@@ -96,22 +106,21 @@ class Broker:
         )
         link.control(self.peers.everyone, self.peers.received)
         link.control(self.peers.own, self._own_came)
-        link.on_connect.append(self._connected.set)
         link.on_first_tick.append(self.peers.greet)
         link.on_lost.append(self.peers.lost)
         return link
 
     async def keep_functions(self) -> None:
-        """Keep `FCALL gateway_publish` working, forever."""
+        """Keep `FCALL gateway_publish` working, and know the secret, forever."""
         while True:
             try:
-                await self.library.install()
+                await self._functions.install()
             except (RedisError, OSError) as error:
                 logger.debug("the functions could not be looked after: %s", error)
-            self._connected.clear()
+            self._look.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_INSTALL_SECONDS):
-                    await self._connected.wait()  # perhaps to another server
+                    await self._look.wait()
 
     async def hand_over(self) -> None:
         """Have other workers take over what only this one has heard."""
@@ -134,6 +143,12 @@ class Broker:
             await self._link.close()
         await self._commands.aclose()
         await self._commands.connection_pool.disconnect()
+
+    def _doubt(self) -> None:
+        """Something isn't signed. Look whether the secret is another now, but not for each of many forgeries."""
+        if self._now() > self._doubted_at + _DOUBT_SECONDS:
+            self._doubted_at = self._now()
+            self._look.set()
 
     def _own_came(self, payload: bytes) -> None:
         if payload == ALIVE:

@@ -69,6 +69,15 @@ class TickClock:
         self._heard = asyncio.Event()
         self._verifying: list[asyncio.Future[None]] = []
 
+    async def newest(self) -> tuple[int, int]:
+        """Generation and number of the newest tick that Redis has issued."""
+        while True:
+            try:
+                return await self._library.newest()
+            except (RedisError, OSError) as error:
+                logger.debug("the newest tick is not known: %s", error)
+                await asyncio.sleep(_RETRY)
+
     def need(self) -> None:
         """Something is waiting for a tick."""
         self._wanted.set()

@@ -26,6 +26,7 @@ local EVENTS, AGE = @EVENTS@, @AGE_MS@  -- AGE 0: no limit of age
 -- Between checkpoints: what a minute is to a day. Redis 7.0 has no `math` while a library is being loaded.
 local STEP = AGE < 1440 and 1 or (AGE - AGE % 1440) / 1440
 local MARK = '\30gateway:'
+local SECRET = '@SECRET@'
 local POSITIONS, CLOCK, AGES, CHECKPOINTS = 'gateway.positions', 'gateway.clock', 'gateway.ages', 'gateway.checkpoints'
 local EPOCH_MS = 1700000000000
 local FIRST_GENERATION = 1e13  -- above every entry id of the previous version, which begins with 13 digits of unix ms
@@ -52,6 +53,12 @@ end
 
 local function text(number)
   return string.format('%.0f', number)
+end
+
+-- What only the gateway can write, because nobody else knows the secret: see signature.py, which does the same.
+local function signature(said)
+  if SECRET == '' then return '' end
+  return string.sub(redis.sha1hex(SECRET .. redis.sha1hex(SECRET .. said)), 1, 20)
 end
 
 local function now_us()
@@ -178,8 +185,8 @@ local function tick(keys, args)
     'ticked_ms', text(now)
   )
   local lineage = redis.call('HGET', POSITIONS, 'lineage') or ''
-  local payload = string.format('2 %.0f %.0f %s %s', state.generation, state.clock, state.identity, lineage)
-  redis.call('PUBLISH', channel, payload)
+  local payload = string.format('3 %.0f %.0f %s %s', state.generation, state.clock, state.identity, lineage)
+  redis.call('PUBLISH', channel, payload .. ' ' .. signature(payload))
   return { state.generation, state.ticked, 0 }
 end
 
@@ -262,9 +269,9 @@ local function publish(keys, args)
   redis.call(
     'HSET', POSITIONS, 'clock', text(state.clock), 'older', text(state.older), 'n:' .. channel, position
   )
-  redis.call(
-    'PUBLISH', channel, string.format('%s%.0f-%010.0f\n', MARK, state.generation, state.clock) .. message
-  )
+  local number = string.format('%.0f-%010.0f', state.generation, state.clock)
+  local mark = SECRET == '' and '' or ' ' .. signature(number .. ' ' .. channel)
+  redis.call('PUBLISH', channel, MARK .. number .. mark .. '\n' .. message)
   if AGE > 0 then
     local now = math.floor(now_us() / 1000)
     if step ~= text(math.floor(now / STEP)) then cut = checkpoint(state, now) end

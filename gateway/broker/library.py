@@ -1,7 +1,5 @@
 """Positions in Redis: ticks, durable messages, and reading those back."""
 
-import logging
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, cast
@@ -10,13 +8,6 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from gateway.settings import Settings
-
-logger = logging.getLogger(__name__)
-
-_VERSION = 2
-_NAME = re.compile(r"gateway_([0-9]+)")
-_PREVIOUS = "gateway"
-"""The library's name before names had versions. Both have gateway_publish, so Redis refuses the second of them."""
 
 _SCAN = 1000
 """Fields looked at per step of HSCAN: below a millisecond of Redis' time."""
@@ -106,8 +97,8 @@ class Library:
     """The functions of library.lua, called as scripts: those work on every Redis from 6.2 on.
 
     Where Redis has Functions (7.0), the same text is loaded as one: `redis-cli FCALL gateway_publish 1 news hello`.
-    Channels are Redis' own names, with the prefix. All methods except `install` raise redis.exceptions.RedisError
-    when Redis can't be reached or refuses (out of memory, read-only replica, too few replicas, ACL).
+    Channels are Redis' own names, with the prefix. All methods raise redis.exceptions.RedisError when Redis
+    can't be reached or refuses (out of memory, read-only replica, too few replicas, ACL).
 
     Args:
         redis: a client of the gateway's database that doesn't decode responses.
@@ -119,13 +110,18 @@ class Library:
         source = files(__package__).joinpath("library.lua").read_text()
         source = source.replace("@EVENTS@", str(settings.durable_events))
         self._source = source.replace("@AGE_MS@", str(int(settings.durable_age * 1000)))
-        self._tick = self._script("tick")
-        self._publish = self._script("publish")
-        self._read = self._script("read")
-        self._last = self._script("last")
+        self._scripts: dict[str, Any] = {}
+        self.use(b"")
 
-    def _script(self, name: str) -> Any:
-        return self._redis.register_script(f"{self._source}\nreturn {name}(KEYS, ARGV)")
+    def code(self, secret: bytes) -> str:
+        """The text of the functions, with the secret with which they sign; empty: they don't."""
+        return self._source.replace("@SECRET@", secret.decode())
+
+    def use(self, secret: bytes) -> None:
+        """Have what is published from now on signed with this secret."""
+        code = self.code(secret)
+        for name in ("tick", "publish", "read", "last"):
+            self._scripts[name] = self._redis.register_script(f"{code}\nreturn {name}(KEYS, ARGV)")
 
     async def tick(self, channel: str, seen: Place, spacing_ms: int) -> TickReply:
         """Have Redis publish a tick, unless one that the caller hasn't heard is on its way.
@@ -135,7 +131,16 @@ class Library:
             seen: the newest tick heard on the present connection; BEGINNING if none.
             spacing_ms: least time between two ticks.
         """
-        return TickReply(*await self._tick(keys=[], args=[channel, *seen, spacing_ms]))
+        return TickReply(*await self._scripts["tick"](keys=[], args=[channel, *seen, spacing_ms]))
+
+    async def newest(self) -> Place:
+        """The newest tick; BEGINNING if there is none yet, or this user may not know (ACL)."""
+        try:
+            fields = await cast("Any", self._redis.hmget("gateway.positions", ["generation", "ticked"]))
+        except ResponseError:
+            return BEGINNING
+        generation, ticked = (int(field or 0) for field in fields)
+        return Place(generation, ticked)
 
     async def publish(self, channel: str, message: bytes) -> str:
         """Publish a message that is kept.
@@ -143,7 +148,21 @@ class Library:
         Returns:
             Its position, "generation.tick.number".
         """
-        position: bytes = await self._publish(keys=[channel], args=[message])
+        position: bytes = await self._scripts["publish"](keys=[channel], args=[message])
+        return position.decode()
+
+    async def call(self, channel: str, message: bytes) -> str | None:
+        """Publish as FCALL does: with the secret that is in Redis, which whoever publishes need not know.
+
+        Returns:
+            The message's position; None if the functions are not there.
+        """
+        try:
+            position: bytes = await cast("Any", self._redis.fcall("gateway_publish", 1, channel, message))
+        except ResponseError as error:
+            if "function not found" in str(error).lower() or "unknown command" in str(error).lower():
+                return None
+            raise
         return position.decode()
 
     async def read(self, ranges: Sequence[Range], max_events: int, max_bytes: int) -> Reading:
@@ -156,7 +175,8 @@ class Library:
         """
         limits = [place for range_ in ranges for place in (*range_.after, *range_.until)]
         channels = [range_.channel for range_ in ranges]
-        generation, lineage, *found = await self._read(keys=channels, args=[max_events, max_bytes, *limits])
+        arguments = [max_events, max_bytes, *limits]
+        generation, lineage, *found = await self._scripts["read"](keys=channels, args=arguments)
         return Reading(
             generation, _lineage(lineage), [Found(whole == 1, _kept(list_), whole < 0) for whole, list_ in found]
         )
@@ -170,7 +190,7 @@ class Library:
             until: not newer than this; BEGINNING: no limit.
             max_bytes: limit of the messages' size; one always fits.
         """
-        return _kept(await self._last(keys=[channel], args=[count, *until, max_bytes]))
+        return _kept(await self._scripts["last"](keys=[channel], args=[count, *until, max_bytes]))
 
     async def channels(self, glob: str) -> list[bytes]:
         """Channels with durable messages whose name matches a Redis glob, in no order."""
@@ -187,42 +207,6 @@ class Library:
             async for key in self._redis.scan_iter(f"{_STREAM}{glob}", _SCAN):
                 names.add(key.removeprefix(_STREAM.encode()))
         return list(names)
-
-    async def install(self) -> bool:
-        """Load the functions for FCALL, unless a newer version's are there, in place of an older version's.
-
-        Returns:
-            False where Redis has none, or doesn't let us.
-
-        Raises:
-            redis.exceptions.RedisError: Redis can't be reached.
-        """
-        library = (
-            f"#!lua name=gateway_{_VERSION}\n{self._source}\nredis.register_function('gateway_publish', publish)\n"
-        )
-        try:
-            loaded = await self._versions()
-            if max(loaded, default=0) > _VERSION:
-                return True
-            async with self._redis.pipeline(transaction=True) as transaction:
-                # Together, so that nobody finds FCALL missing in between.
-                for name in (_PREVIOUS, *(f"gateway_{version}" for version in loaded if version < _VERSION)):
-                    transaction.function_delete(name)
-                transaction.function_load(library, replace=True)
-                *_, answer = await transaction.execute(raise_on_error=False)
-        except ResponseError as error:
-            answer = error
-        if isinstance(answer, ResponseError):
-            logger.info("no FCALL gateway_publish: Redis answered %r", str(answer))
-            return False
-        return True
-
-    async def _versions(self) -> list[int]:
-        libraries = await cast("Any", self._redis.function_list("gateway_*"))
-        # A dictionary with RESP3, its items in a row with RESP2.
-        described = [it if isinstance(it, dict) else dict(zip(it[::2], it[1::2], strict=True)) for it in libraries]
-        names = [it[b"library_name"].decode() for it in described]
-        return [int(match[1]) for match in map(_NAME.fullmatch, names) if match]
 
 
 def _lineage(text: bytes) -> list[Place]:

@@ -13,7 +13,9 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError,
 
 from gateway.broker.client import connection_pool, new_connection, without_password
 from gateway.broker.clock import PATIENCE, TickClock
+from gateway.broker.functions import Functions
 from gateway.broker.server_identity import identity_of
+from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.memory.durable_channels import DurableChannels
 from gateway.memory.entry import Entry
@@ -51,6 +53,8 @@ class Link:
         clock: requests ticks.
         commands: the pool for commands, whose connections are closed with the connection that listens: after a
             failover they would lead to the old master.
+        functions: find the secret, before anything is heard.
+        signer: knows the gateway's own messages from what anybody may publish.
         receiver: told of what has come.
         durable_channels: on which plain messages are rejected.
         tick_channel: on which Redis publishes ticks.
@@ -66,6 +70,8 @@ class Link:
         history: History,
         clock: TickClock,
         commands: Redis,
+        functions: Functions,
+        signer: Signer,
         receiver: Receiver,
         durable_channels: DurableChannels,
         tick_channel: bytes,
@@ -77,6 +83,12 @@ class Link:
         self._history = history
         self._clock = clock
         self._commands_pool = commands.connection_pool
+        self._functions = functions
+        self._signer = signer
+        self._secret_changed = asyncio.Event()
+        signer.on_change = self._secret_changed.set
+        # Ticks up to here were issued before this connection listened; None until that is known.
+        self._floor: tuple[int, int] | None = None
         self._receiver = receiver
         self._durable_channels = durable_channels
         self._metrics = metrics
@@ -127,6 +139,7 @@ class Link:
                 async with asyncio.timeout(self._connect_timeout):
                     await connection.connect()  # type: ignore[no-untyped-call]
                     identity = await identity_of(connection)
+                    await self._functions.install()
                 self._begin(identity)
                 backoff = _FIRST_BACKOFF
                 async with asyncio.TaskGroup() as tasks:
@@ -135,6 +148,7 @@ class Link:
                     tasks.create_task(self._reconcile(connection))
                     tasks.create_task(self._run_clock(connection))
                     tasks.create_task(self._watch())
+                    tasks.create_task(self._watch_secret())
             except* (RedisError, OSError, ServerChanged, OutOfStep) as errors:
                 self._failed(_first(errors))
             except* Exception as errors:  # an answer nobody expected: without this the worker would stay deaf
@@ -162,6 +176,8 @@ class Link:
         self._requests.clear()
         self._refused.clear()
         self._hears_ticks.clear()
+        self._secret_changed.clear()
+        self._floor = None
         self._clock.deaf = ""
         self._reopening = set(self._topics)
         for hook in self.on_connect:
@@ -188,6 +204,8 @@ class Link:
     async def _run_clock(self, connection: Connection) -> None:
         # Ticks are requested over another connection: one could be issued before this one listens.
         await self._hears_ticks.wait()
+        # Whoever has recorded older ones can publish them again.
+        self._floor = await self._clock.newest()
         await self._clock.run(partial(connection.send_command, "PING", check_health=False))
 
     async def _watch(self) -> None:
@@ -204,6 +222,15 @@ class Link:
                 self._heard_at = self._now()
             elif (silence := self._now() - self._heard_at) > PATIENCE * self._interval:
                 raise ConnectionError(f"silent for {silence:.1f} s, the connection is taken for dead")
+
+    async def _watch_secret(self) -> None:
+        """Messages signed with the new secret have been taken for forged ones, and counted otherwise than elsewhere.
+
+        Raises:
+            ServerChanged: there is a new one.
+        """
+        await self._secret_changed.wait()
+        raise ServerChanged("the secret has changed")
 
     # -- reading
 
@@ -255,10 +282,13 @@ class Link:
         try:
             durable, body = split_durable(payload)
             if durable is not None:
-                if self._listening.is_ours(durable.generation):
+                if not self._signer.has_signed(durable.text + b" " + name, durable.signature):
+                    self._reject_signature(name)
+                    durable = None
+                elif self._listening.is_new(durable.generation, durable.number):
                     number = durable.number
                 else:
-                    durable = None  # another database's; they share Pub/Sub
+                    durable = None  # another database's, which shares Pub/Sub; or it was published again
             channel = name[self._prefix_bytes :].decode()
             check_clean(channel)
             if durable is None and self._durable_channels.has(channel):
@@ -306,7 +336,23 @@ class Link:
             except Exception:  # a fault of ours must not cost the connection
                 logger.exception("delivering %d messages failed", len(batch))
 
+    def _reject_signature(self, name: bytes) -> None:
+        """What was marked as durable is a plain message like any other: anybody may write the mark."""
+        self._metrics.refused_messages["unsigned"] += 1
+        if (suppressed := self._log_rejected.allow("unsigned")) is not None:
+            more = f" ({suppressed} more since the last such line)" if suppressed else ""
+            logger.warning(
+                "message on %r is marked as durable and not signed by the gateway's functions; delivered as a plain "
+                "one%s",
+                name,
+                more,
+            )
+
     def _tick_came(self, payload: bytes) -> None:
+        payload, _, signature = payload.rpartition(b" ")
+        if not self._signer.has_signed(payload, signature):
+            self._metrics.refused_messages["unsigned"] += 1
+            return
         try:
             tick = parse_tick(payload)
         except ValueError:
@@ -315,6 +361,11 @@ class Link:
         if tick is None:
             return
         first = self._listening.era is None
+        if first and (self._floor is None or (tick.generation, tick.number) <= self._floor):
+            return
+        if self._listening.has_heard(tick):
+            self._metrics.refused_messages["bad_control"] += 1  # it was published again
+            return
         opened = self._listening.tick(tick)
         for hook in self.on_first_tick if first else ():
             hook()

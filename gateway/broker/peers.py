@@ -18,6 +18,7 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.broker.wire import (
     MAX_QUESTIONS,
@@ -92,6 +93,7 @@ class Peers:
 
     Args:
         commands: a connection pool for commands.
+        signer: knows the workers' messages from what anybody may publish.
         listening: what this worker has heard.
         topics: what it listens to.
         prefix: put before every name in Redis.
@@ -106,6 +108,7 @@ class Peers:
     def __init__(
         self,
         commands: Redis,
+        signer: Signer,
         listening: Listening,
         topics: WantedTopics,
         prefix: bytes,
@@ -118,6 +121,7 @@ class Peers:
         self.own = self._own_prefix + self.name.encode()
         self.leaving = False
         self._commands = commands
+        self._signer = signer
         self._listening = listening
         self._topics = topics
         self._metrics = metrics
@@ -145,6 +149,10 @@ class Peers:
 
     def received(self, payload: bytes) -> None:
         """A message has come on one of the channels."""
+        signature, _, payload = payload.partition(b" ")
+        if not self._signer.has_signed(payload, signature):
+            self._metrics.refused_messages["unsigned"] += 1
+            return
         try:
             message = load(payload)
             if message.by != self.name:
@@ -309,8 +317,11 @@ class Peers:
         pending = self._pending[self._number] = _Pending()
         return self._number, pending
 
+    def _signed(self, message: bytes) -> bytes:
+        return b"%b %b" % (self._signer.sign(message), message)
+
     async def _publish(self, channel: bytes, message: bytes) -> int:
-        return int(await self._commands.publish(channel, message))
+        return int(await self._commands.publish(channel, self._signed(message)))
 
     async def _publish_to_workers(self, message: bytes) -> int:
         """How many have got it.
@@ -319,7 +330,7 @@ class Peers:
         that begins to listen in between would be waited for, and has never been asked.
         """
         async with self._commands.pipeline(transaction=True) as transaction:
-            transaction.publish(self.everyone, message)
+            transaction.publish(self.everyone, self._signed(message))
             transaction.pubsub_numsub(self.everyone)
             _, [(_, listeners)] = await transaction.execute()
         return int(listeners)

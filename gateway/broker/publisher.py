@@ -4,7 +4,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.broker.client import connection_pool
+from gateway.broker.functions import Functions
 from gateway.broker.library import Library
+from gateway.broker.signature import Signer
 from gateway.memory.place import format_place, topic_keys
 from gateway.memory.position import Position
 from gateway.ports import PublishFailed
@@ -20,12 +22,14 @@ class RedisPublisher:
         commands: a connection pool for commands.
         library: keeps durable messages.
         prefix: put before every channel name in Redis.
+        functions: find the secret, where no worker has found it before.
     """
 
-    def __init__(self, commands: Redis, library: Library, prefix: str) -> None:
+    def __init__(self, commands: Redis, library: Library, prefix: str, functions: Functions | None = None) -> None:
         self._commands = commands
         self._library = library
         self._prefix = prefix
+        self._functions = functions
 
     async def publish(self, channel: str, payload: bytes) -> int:
         try:
@@ -35,12 +39,20 @@ class RedisPublisher:
 
     async def publish_durable(self, channel: str, payload: bytes) -> str:
         try:
-            answer = await self._library.publish(self._prefix + channel, payload)
+            answer = await self._publish_durable(self._prefix + channel, payload)
         except (RedisError, OSError) as error:
             raise PublishFailed(str(error) or type(error).__name__) from error
         generation, tick, number = map(int, answer.split("."))
         key, _ = topic_keys(channel, False)
         return format_place((generation, tick), [(key, Position(generation, tick, number))])
+
+    async def _publish_durable(self, channel: str, payload: bytes) -> str:
+        if self._functions is not None:
+            if (position := await self._library.call(channel, payload)) is not None:
+                return position
+            await self._functions.install()
+            self._functions = None
+        return await self._library.publish(channel, payload)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -55,4 +67,6 @@ async def publisher(settings: Settings) -> RedisPublisher:
         SettingsError: the settings name a Redis in an impossible way.
     """
     commands = Redis(connection_pool=connection_pool(settings, _CONNECTIONS, settings.redis_connect_timeout))
-    return RedisPublisher(commands, Library(commands, settings), settings.channel_prefix)
+    library = Library(commands, settings)
+    functions = Functions(commands, library, Signer(), settings.secret)
+    return RedisPublisher(commands, library, settings.channel_prefix, functions)

@@ -29,7 +29,7 @@ _UNSAFE_IN_FIELD = re.compile(r"[\r\n\0]")
 _LONG_NUMBER = re.compile(rb"\d{19}")
 # It comes back in a request header, and HTTP parsers differ in what else they accept there (RFC 9110, 5.5).
 _VISIBLE_ASCII = re.compile(r"[\x21-\x7e]*")
-_DURABLE_HEAD = re.compile(rb"([0-9]{10,16})-([0-9]{1,16})")
+_DURABLE_HEAD = re.compile(rb"(([0-9]{10,16})-([0-9]{1,16}))(?: ([0-9a-f]{20}))?")
 
 
 class Undeliverable(ValueError):
@@ -81,13 +81,22 @@ class Event:
 
 
 class Durable:
-    """What stands in front of a durable message in Pub/Sub."""
+    """What stands in front of a durable message in Pub/Sub.
 
-    __slots__ = ("generation", "number")
+    Attributes:
+        generation: of Redis' data.
+        number: of Redis' clock.
+        text: both, as they were sent.
+        signature: by which the number is known to be Redis'; empty if there is none.
+    """
 
-    def __init__(self, generation: int, number: int) -> None:
+    __slots__ = ("generation", "number", "signature", "text")
+
+    def __init__(self, generation: int, number: int, text: bytes, signature: bytes) -> None:
         self.generation = generation
         self.number = number
+        self.text = text
+        self.signature = signature
 
 
 def split_durable(payload: bytes) -> tuple[Durable | None, bytes]:
@@ -104,7 +113,7 @@ def split_durable(payload: bytes) -> tuple[Durable | None, bytes]:
         raise Undeliverable("bad_durable", "the mark of a durable message without its number")
     if body.startswith(DURABLE_MARK):
         raise Undeliverable("bad_durable", "marked as durable twice")
-    return Durable(int(match[1]), int(match[2])), body
+    return Durable(int(match[2]), int(match[3]), match[1], match[4] or b""), body
 
 
 def parse(payload: bytes, durable: bool, max_payload_bytes: int, max_id_bytes: int) -> Event:

@@ -53,6 +53,7 @@ class Listening:
         self.ticks = 0
         self.epoch = 0
         self._identity = ""
+        self._newest = 0  # number of Redis' clock in this era
         self._past = 0  # the generation of what was heard last, on any connection
         self._ended: set[int] = set()
         self._suspect = 0
@@ -138,9 +139,8 @@ class Listening:
             self._begin(tick)
         elif tick.generation != self.era[0]:
             raise ServerChanged("Redis' data has begun a new generation")
-        elif tick.number <= self.era[1]:
-            raise OutOfStep("a tick that is not newer than the one before it")
         self.ticks += 1
+        self._newest = tick.number
         self.era = era = tick.generation, tick.number
         self.era_text = format_era(era)
         self.loud.clear()
@@ -212,8 +212,12 @@ class Listening:
             self.loud[topic] = None
         return topic.count(era, durable)
 
-    def is_ours(self, generation: int) -> bool:
-        """A durable message has come; returns whether it belongs to this database.
+    def has_heard(self, tick: Tick) -> bool:
+        """Whether it is a tick from before the newest: Redis publishes each once, but others may do so again."""
+        return self.era is not None and (tick.generation, tick.number) <= self.era
+
+    def is_new(self, generation: int, number: int) -> bool:
+        """A durable message has come; returns whether it belongs to this database, and comes for the first time.
 
         Databases of one server share Pub/Sub, and each has generations of its own. Which one a message belongs to is
         known once a connection was given up for it, and the next one had the same generation as before.
@@ -221,9 +225,14 @@ class Listening:
         Raises:
             ServerChanged: it is of another generation.
         """
-        if self.era is None or generation == self.era[0]:
+        if self.era is None:
             return True
-        if generation in self._foreign:
+        if generation == self.era[0]:
+            if number <= self._newest:
+                return False
+            self._newest = number
+            return True
+        if generation < self.era[0] or generation in self._foreign:
             return False
         self._suspect = generation
         raise ServerChanged("a message of another generation has come")

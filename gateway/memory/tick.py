@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_VERSION = b"2"
+_VERSION = b"3"
 
 
 class Tick(NamedTuple):
@@ -23,7 +23,7 @@ class Tick(NamedTuple):
 
 
 def parse_tick(payload: bytes) -> Tick | None:
-    """The tick; None if it is one of another version.
+    """The tick, without its signature; None if it is one of another version.
 
     Raises:
         ValueError: it is none.

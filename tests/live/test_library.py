@@ -13,7 +13,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from gateway.broker.embedded import EmbeddedRedis
+from gateway.broker.functions import Functions
 from gateway.broker.library import BEGINNING, Found, Kept, Library, Place, Position, Range
+from gateway.broker.signature import Signer
 from gateway.settings import Settings
 from testing.process import free_port
 from testing.servers import RedisServer
@@ -54,6 +56,8 @@ class Store:
     def __init__(self, url: str, settings: Settings = SETTINGS) -> None:
         self.redis = Redis.from_url(url, protocol=2)
         self.library = Library(self.redis, settings)
+        self.signer = Signer()
+        self.functions = Functions(self.redis, self.library, self.signer, settings.secret)
 
     async def tick(self) -> Place:
         """A new tick's place."""
@@ -137,8 +141,8 @@ async def test_a_tick_says_where_it_comes_from(store: Store) -> None:
         tick = await store.tick()
         _, message = [await heard.get_message(timeout=20) for _ in range(2)]
         assert message is not None
-        version, generation, number, identity, lineage = message["data"].decode().split(" ")
-        assert (version, Place(int(generation), int(number)), lineage) == ("2", tick, "")
+        version, generation, number, identity, lineage, _ = message["data"].decode().split(" ")
+        assert (version, Place(int(generation), int(number)), lineage) == ("3", tick, "")
         run_id, _, _ = (await store.field("owner")).partition(":")
         assert identity == run_id[:16]
         assert len(generation) in (14, 15, 16)
@@ -734,8 +738,8 @@ OTHER = "redis.register_function('gateway_publish', function() return 'other' en
 
 async def test_people_publish_with_fcall(functions: redis.Redis) -> None:
     store = Store(f"redis://127.0.0.1:{functions.get_connection_kwargs()['port']}")
-    assert await store.library.install()
-    assert await store.library.install(), "again"
+    assert await store.functions.install()
+    assert await store.functions.install(), "again"
     first = await store.publish("news")
     second = _fcall(functions, 1, "news", "hello")
     functions.flushall()
@@ -752,17 +756,17 @@ async def test_people_publish_with_fcall(functions: redis.Redis) -> None:
 async def test_the_newest_version_of_the_functions_stays(functions: redis.Redis) -> None:
     store = Store(f"redis://127.0.0.1:{functions.get_connection_kwargs()['port']}")
     functions.function_load(f"#!lua name=gateway\n{OTHER}")
-    assert await store.library.install()
-    assert _libraries(functions) == [b"gateway_2"], "the previous version's has made room"
+    assert await store.functions.install()
+    assert _libraries(functions) == [b"gateway_3"], "the previous version's has made room"
     with pytest.raises(ResponseError, match="already exists"):
         functions.function_load(f"#!lua name=gateway\n{OTHER}", replace=True)
     functions.function_flush()
-    assert await store.library.install(), "after FUNCTION FLUSH"
-    functions.function_delete("gateway_2")
+    assert await store.functions.install(), "after FUNCTION FLUSH"
+    functions.function_delete("gateway_3")
     functions.function_load(f"#!lua name=gateway_11\n{OTHER}")
-    assert await store.library.install()
+    assert await store.functions.install()
     assert _libraries(functions) == [b"gateway_11"]
     functions.function_flush()
     functions.function_load(f"#!lua name=mine\n{OTHER}")
-    assert not await store.library.install(), "somebody else has the name"
+    assert not await store.functions.install(), "somebody else has the name"
     await store.redis.aclose()

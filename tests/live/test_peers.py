@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.broker.peers import Peers
+from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.broker.wire import Question
 from gateway.memory.entry import Entry
@@ -57,7 +58,9 @@ class Peer:
         self.history = history
         self.listening = Listening(history)
         self.topics = WantedTopics(self.listening, history, b"", 100, 60.0, lambda: 0.0)
-        self.peers = Peers(commands, self.listening, self.topics, b"", 0, Metrics())
+        signer = Signer()
+        signer.adopt(b"a secret of all workers")
+        self.peers = Peers(commands, signer, self.listening, self.topics, b"", 0, Metrics())
         self.listening.connect("server")
         self.tick(10)
 
@@ -136,10 +139,13 @@ async def test_a_worker_that_begins_to_listen_is_not_waited_for(
 async def test_garbage_between_workers_costs_nothing(private_redis: RedisServer) -> None:
     async with running(client(private_redis)) as asking, running(client(private_redis)) as knowing:
         garbage = [b"", b"{", b"null", b'["ask", "someone", 1, 7]', b"\xff" * 100]
+        signed = [knowing.peers._signed(payload) for payload in garbage]
         async with client(private_redis) as publisher:
-            for payload in garbage:
+            for payload in garbage + signed:
                 await publisher.publish(knowing.peers.everyone.decode(), payload)
-        metrics = knowing.peers._metrics
-        await until(lambda: metrics.refused_messages["bad_control"] >= len(garbage), "all garbage is counted")
+        refused = knowing.peers._metrics.refused_messages
+        await until(
+            lambda: refused["unsigned"] == refused["bad_control"] == len(garbage), "each is counted by its reason"
+        )
         asked = Question("news", False, Position(GENERATION, 1), Position(GENERATION, 10))
         assert await asking.peers.ask([asked]) == {asked: []}

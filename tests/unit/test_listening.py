@@ -136,11 +136,22 @@ def test_whose_ticks_count() -> None:
     worker.open(5)
     with pytest.raises(ServerChanged):
         worker.tick(6, generation=2)
-    with pytest.raises(OutOfStep):
-        worker.tick(5)
     with pytest.raises(ServerChanged):
-        worker.listening.is_ours(2)
-    assert worker.listening.is_ours(1)
+        worker.listening.is_new(2, 6)
+    assert worker.listening.is_new(1, 6)
+
+
+def test_what_is_published_again_moves_nothing() -> None:
+    """Whoever may publish can repeat what Redis has signed."""
+    worker = Worker("a")
+    worker.open(5)
+    for number, is_new in ((5, False), (7, True), (7, False), (6, False), (8, True)):
+        assert worker.listening.is_new(1, number) is is_new
+    worker.tick(9)
+    assert not worker.listening.is_new(1, 9)
+    for generation, number in ((1, 5), (1, 9), (0, 99)):
+        assert worker.listening.has_heard(Tick(generation, number, "server", {}))
+    assert not worker.listening.has_heard(Tick(1, 10, "server", {}))
 
 
 def test_a_replaced_master_is_not_listened_to_again() -> None:
@@ -200,10 +211,10 @@ def test_a_user_that_may_not_ask_who_the_server_is_counts_nothing() -> None:
 
 
 def test_reading_ticks() -> None:
-    assert parse_tick(b"2 17 4 id:id 3:9,16:2") == Tick(17, 4, "id:id", {3: 9, 16: 2})
-    assert parse_tick(b"2 17 4 id:id ") == Tick(17, 4, "id:id", {})
-    assert parse_tick(b"3 whatever") is None
-    for garbage in (b"2", b"2 x 4 id ", b"2 1 1 id 3"):
+    assert parse_tick(b"3 17 4 id:id 3:9,16:2") == Tick(17, 4, "id:id", {3: 9, 16: 2})
+    assert parse_tick(b"3 17 4 id:id ") == Tick(17, 4, "id:id", {})
+    assert parse_tick(b"2 whatever") is None
+    for garbage in (b"3", b"3 x 4 id ", b"3 1 1 id 3"):
         with pytest.raises(ValueError):
             parse_tick(garbage)
 
@@ -212,12 +223,14 @@ def test_another_database_of_the_same_server_costs_one_connection() -> None:
     worker = Worker()
     worker.tick(5)
     with pytest.raises(ServerChanged):
-        worker.listening.is_ours(7)
+        worker.listening.is_new(7, 7)
     worker.listening.lose()
     worker.listening.connect("server")
     worker.tick(6)
-    assert not worker.listening.is_ours(7), "this database's generation is what it was: the other is none of its own"
+    assert not worker.listening.is_new(7, 7), (
+        "this database's generation is what it was: the other is none of its own"
+    )
     worker.listening.lose()
     worker.listening.connect("server")
     worker.tick(9, 7, ended={1: 6})
-    assert worker.listening.is_ours(7), "a generation that begins here is ours, whatever it was taken for"
+    assert worker.listening.is_new(7, 10), "a generation that begins here is ours, whatever it was taken for"

@@ -98,7 +98,7 @@ MUTATIONS = [
     Mutation(
         "another generation ends the connection (messages)",
         LISTENING,
-        "if self.era is None or generation == self.era[0]:",
+        "if generation == self.era[0]:",
         "if True:",
     ),
     Mutation(

@@ -167,7 +167,7 @@ class Server:
         data.clock += 1
         data.ticked, data.ticked_at = data.clock, now
         lineage = ",".join(f"{generation}:{end}" for generation, end in data.ended.items())
-        self._publish(TICKS, f"2 {data.generation} {data.clock} {self.identity} {lineage}".encode())
+        self._publish(TICKS, f"3 {data.generation} {data.clock} {self.identity} {lineage}".encode())
         self.era, self._counts = (data.generation, data.ticked), {}
         return Issued(data.generation, data.ticked, 0)
 

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from gateway.broker.peers import Peers
+from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.broker.wire import Question
 from gateway.fanout.delivery import Delivery
@@ -69,7 +70,7 @@ class Worker:
         self.delivery.need_tick = self._need_tick
         self.durable_channels = DurableChannels(tuple(DECLARED))
         self.past = Past(self, self.durable_channels.all_of)
-        self.peers = Peers(_NOBODY, self.listening, self.topics, b"", 0, self.metrics)
+        self.peers = Peers(_NOBODY, Signer(), self.listening, self.topics, b"", 0, self.metrics)
         self._limits = Limits(settings.replay_events, settings.replay_bytes)
         self._unanswered: Counter[Key] = Counter()
         self._batch: list[Heard] = []
@@ -173,7 +174,7 @@ class Worker:
         number, event, channel = 0, None, item.channel.decode()
         durable, body = split_durable(item.payload)
         if durable is not None:
-            assert self.listening.is_ours(durable.generation)
+            assert self.listening.is_new(durable.generation, durable.number)
             number = durable.number
         try:
             event = parse(body, durable is not None, 1_000_000, 256)
