@@ -10,9 +10,10 @@ import contextlib
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Any
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -60,6 +61,12 @@ _TOLD_ROOM = 4_194_304
 """Bytes of events one worker tells for one question. Redis closes a subscriber's connection that has 32 MB waiting
 for it (client-output-buffer-limit pubsub)."""
 _MAX_KNOWN = 10_000
+_MAX_TASKS = 1000
+"""Questions that are being answered. What is beyond that, nobody has asked who means well, and it gets no answer."""
+_TELLING = 4
+"""Answers with events that are made at the same time: each takes memory until Redis has taken it."""
+_ANSWERED = 10_000
+"""Questions that are remembered, so that one which is published again is answered once."""
 _STEP = 0.01
 _INHERITED_SECONDS = 60.0
 """For so long a worker stays subscribed to what it has taken over, until the clients come."""
@@ -81,11 +88,7 @@ class _Pending:
         self.changed = asyncio.Event()
 
 
-class _Part(NamedTuple):
-    """Some of what a worker tells: for each question by its place in the message, what is known."""
-
-    known: list[object]
-    last: bool
+_QUESTIONS = frozenset(("ask", "stay", "tell", "heard", "inherit"))
 
 
 class Peers:
@@ -128,6 +131,9 @@ class Peers:
         self._number = 0
         self._pending: dict[int, _Pending] = {}
         self._silenced: set[tuple[str, int]] = set()
+        self._telling = asyncio.Semaphore(_TELLING)
+        # In the order in which they came: by whom, the number, and the kind.
+        self._answered: OrderedDict[tuple[str, int, str], None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         # The workers that have been heard of. Redis' own count of listeners includes connections that died without
         # its knowledge, for minutes; and whoever didn't answer isn't waited for until it is heard of again.
@@ -160,8 +166,12 @@ class Peers:
                 if len(self._known) > _MAX_KNOWN:
                     self._known.clear()
             handle = self._handlers.get(message.kind)
-            if handle is not None:  # else a newer version's
-                handle(message)
+            if handle is None:
+                return  # a newer version's
+            if message.kind in _QUESTIONS and not self._is_first(message):
+                self._metrics.refused_messages["repeated_question"] += 1
+                return
+            handle(message)
         except (ValueError, TypeError, IndexError) as error:  # anybody on this Redis may send anything
             self._metrics.refused_messages["bad_control"] += 1
             logger.debug("a message between workers could not be read: %s", error)
@@ -364,6 +374,16 @@ class Peers:
 
     # -- answering
 
+    def _is_first(self, message: Message) -> bool:
+        """Whether this question has not been asked before: whoever hears one can publish it again and again."""
+        key = message.by, message.number, message.kind
+        if key in self._answered:
+            return False
+        self._answered[key] = None
+        if len(self._answered) > _ANSWERED:
+            self._answered.popitem(last=False)
+        return True
+
     def _on_hello(self, message: Message) -> None:
         if message.by != self.name:
             self._answer(message, "here", None)
@@ -375,26 +395,26 @@ class Peers:
             self._answer(message, "known", [dump_ranges(self._know(each)) for each in questions])
 
     def _on_tell(self, message: Message) -> None:
-        room = _TOLD_ROOM
-        parts: list[_Part] = [_Part([], False)]
-        size = 0
-        for place, question in enumerate(load_questions(message.body)):
-            known = self._know(question)
-            if known is None:
-                continue
-            known, used = _newest(known, room)
-            room -= used
-            size += used
-            parts[-1].known.append([place, dump_known(known)])
-            if size > _TOLD_BYTES:
-                parts.append(_Part([], False))
-                size = 0
-        parts[-1] = parts[-1]._replace(last=True)
-        self._spawn(self._tell(message, parts))
+        self._spawn(self._tell(message, load_questions(message.body)))
 
-    async def _tell(self, message: Message, parts: list[_Part]) -> None:
-        for part in parts:
-            await self._send(message, "told", [part.last, part.known])
+    async def _tell(self, message: Message, questions: list[Question]) -> None:
+        async with self._telling:
+            room = _TOLD_ROOM
+            part: list[object] = []
+            size = 0
+            # Each is looked up when its turn has come, so that no more waits in memory than is being sent.
+            for place, question in enumerate(questions):
+                known = self._know(question)
+                if known is None:
+                    continue
+                known, used = _newest(known, room)
+                room -= used
+                size += used
+                part.append([place, dump_known(known)])
+                if size > _TOLD_BYTES:
+                    await self._send(message, "told", [False, part])
+                    part, size = [], 0
+            await self._send(message, "told", [True, part])
 
     def _on_told(self, message: Message) -> None:
         pending = self._pending.get(message.number)
@@ -494,7 +514,11 @@ class Peers:
         except (RedisError, OSError) as error:
             logger.debug("could not answer another worker: %s", error)
 
-    def _spawn(self, work: "asyncio._CoroutineLike[None]") -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._tasks) >= _MAX_TASKS:
+            work.close()
+            self._metrics.refused_messages["too_many_questions"] += 1
+            return
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

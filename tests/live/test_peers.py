@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from gateway.broker.peers import Peers
 from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
-from gateway.broker.wire import Question
+from gateway.broker.wire import Question, dump, dump_questions
 from gateway.memory.entry import Entry
 from gateway.memory.event import Event
 from gateway.memory.history import History
@@ -24,7 +24,7 @@ from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from testing.servers import RedisServer
-from testing.waiting import until
+from testing.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -149,3 +149,52 @@ async def test_garbage_between_workers_costs_nothing(private_redis: RedisServer)
         )
         asked = Question("news", False, Position(GENERATION, 1), Position(GENERATION, 10))
         assert await asking.peers.ask([asked]) == {asked: []}
+
+
+async def test_a_question_is_answered_once(private_redis: RedisServer) -> None:
+    """Whoever may listen can publish it again: a thousand such questions took gigabytes, and silenced the worker."""
+    async with AsyncExitStack() as stack:
+        knowing = await stack.enter_async_context(running(client(private_redis)))
+        attacker = await stack.enter_async_context(client(private_redis))
+        topic = knowing.open("news", 20)
+        end = knowing.hear(topic, b"x" * 100_000)
+        asked = dump_questions([question(topic, Position(GENERATION, 20), end)])
+        answers = await stack.enter_async_context(attacker.pubsub(ignore_subscribe_messages=True))
+        await answers.subscribe("gateway.worker.0.someone")
+        refused = knowing.peers._metrics.refused_messages
+        for number, kind in enumerate(("ask", "tell")):
+            message = dump(kind, "someone", number, asked)
+            for payload, reason in ((message, "unsigned"), (knowing.peers._signed(message), "repeated_question")):
+                before = refused[reason]
+                async with attacker.pipeline(transaction=False) as pipeline:
+                    for _ in range(1000):
+                        pipeline.publish(knowing.peers.own, payload)
+                    await pipeline.execute()
+                await until(lambda: refused[reason] >= before + 999, "all have come")  # noqa: B023
+        kinds: list[bytes] = []
+        async with asyncio.timeout(DEADLINE):
+            while kinds[-1:] != [b"told"]:
+                if (got := await answers.get_message(timeout=DEADLINE)) is not None:
+                    kinds.append(b"told" if b'"told"' in got["data"] else b"known")
+        assert kinds == [b"known", b"told"]
+        assert await answers.get_message(timeout=0.1) is None
+
+
+async def test_questions_that_nobody_waits_for_are_bounded(private_redis: RedisServer) -> None:
+    async with running(client(private_redis)) as knowing, client(private_redis) as attacker:
+        refused = knowing.peers._metrics.refused_messages
+        async with attacker.pipeline(transaction=False) as pipeline:
+            for number in range(3000):
+                message = dump("tell", "someone", number, dump_questions([]))
+                pipeline.publish(knowing.peers.own, knowing.peers._signed(message))
+            await pipeline.execute()
+        most = 0
+
+        def over() -> bool:
+            nonlocal most
+            most = max(most, len(knowing.peers._tasks))
+            return not knowing.peers._tasks and len(knowing.peers._answered) == 3000
+
+        await until(over, "all have come, and none is being answered")
+        assert most <= 1000
+        assert refused["too_many_questions"] <= 2000
