@@ -435,7 +435,15 @@ class Link:
                 self._topics.changed.set()
             elif last and (topic := self._listening.topics.get(key)) is not None:
                 self._metrics.redis_failures["NoPermissionError"] += 1
-                logger.warning("Redis at %s refuses the subscription to %r: %s", self._url, topic.name, why)
+                if (more := self._log_rejected.allow("denied")) is not None:
+                    logger.warning(
+                        "Redis at %s does not let this user subscribe to %r (ACL): %s (%d more since the last such "
+                        "line)",
+                        self._url,
+                        topic.name,
+                        why,
+                        more,
+                    )
                 topic.state = State.REFUSED
                 topic.refusal = why
                 self._receiver.refused(topic)

@@ -236,7 +236,7 @@ class Admission:
             self._wake(subscriber)
         for subscriber in self._members.of(topic):
             if subscriber.sink is not None:
-                self._members.end(subscriber, "refused")
+                self.close(subscriber, "refused", "redis_denied")
 
     def lost(self) -> None:
         """The connection is lost: every stream goes on from where it is, as if its client had come back."""

@@ -46,12 +46,12 @@ class Subscribe:
             subscriber, first = await self._ready(request, scope, handle, departure)
         except ClientGone:
             return
-        except TurnedAway as refusal:
-            answer = turn_away(refusal.reason, request.last_event_id, self._settings.retry_busy, self._metrics)
+        except (TurnedAway, TopicRefused) as refusal:
+            # Redis' permissions can be wrong for a moment: with a 403 every EventSource would give up for good.
+            reason = refusal.reason if isinstance(refusal, TurnedAway) else "redis_denied"
+            answer = turn_away(reason, request.last_event_id, self._settings.retry_busy, self._metrics)
             await answer(scope, receive, send)
             return
-        except TopicRefused as refusal:
-            raise Problem(403, f"Redis does not let this gateway subscribe to that: {refusal}.") from None
         try:
             if handle is None:
                 headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.compressed else {})

@@ -117,9 +117,8 @@ def test_a_channel_redis_forbids_harms_no_other(tmp_path: Path) -> None:
             with open_stream(worker.url, "news") as stream:
                 names = "channel=news1&channel=secret&channel=news2"
                 answer = httpx.get(f"{worker.url}/events?{names}")
-                assert answer.status_code == 403
-                assert "Redis does not let this gateway subscribe" in answer.json()["detail"]
-                assert httpx.get(f"{worker.url}/events?pattern=*").status_code == 403
+                assert (answer.status_code, transient(answer.text).reason) == (200, "redis_denied")
+                assert transient(httpx.get(f"{worker.url}/events?pattern=*").text).reason == "redis_denied"
                 # Longer than it takes to give a silent connection up.
                 wait_until(lambda: server.client().info("commandstats")["cmdstat_ping"]["calls"] > 4, "signs of life")
                 with open_stream(worker.url, ["news1", "news2"]) as others:
