@@ -18,6 +18,7 @@ from gateway.broker.broker import Broker
 from gateway.fanout.admission import Admission
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.members import Members
+from gateway.fanout.quotas import Quotas
 from gateway.metrics import Metrics
 from gateway.server.files import default_max_streams
 from gateway.settings import Settings
@@ -70,7 +71,8 @@ class Gateway:
         )
         self.link = broker.connect(self.admission)
         self._origins = Origins(settings)
-        self._subscribe = Subscribe(settings, self.members, self.admission, self.metrics)
+        self._quotas = Quotas(settings, clock)
+        self._subscribe = Subscribe(settings, self.members, self.admission, self._quotas, self.metrics)
         self._redis_cli = redis_cli
         self.app = Starlette(
             routes=self._routes(),
@@ -131,6 +133,7 @@ class Gateway:
                 self.admission.close(subscriber, "max_age", "max_age")
             self.broker.history.sweep()
             self.admission.sweep()
+            self._quotas.sweep()
 
 
 def _must_not_end(task: asyncio.Task[None]) -> None:

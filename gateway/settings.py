@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -109,6 +110,33 @@ class Settings(BaseSettings):
         "streams",
         "Open streams per worker; 0: as many as the process may open files, less a reserve of 64.",
         ge=0,
+    )
+    address_streams: int = _field(
+        0,
+        "streams",
+        "Open streams per client address (an IPv6 network of 64 bits counts as one); more are told to come back. "
+        "Many people can share an address. 0: no limit.",
+        ge=0,
+    )
+    address_rate: float = _field(
+        0.0, "streams/s", "New streams per second and client address; likewise. 0: no limit.", ge=0
+    )
+    address_channels: int = _field(
+        0,
+        "channels",
+        "Different channels and patterns in all streams of a client address; likewise. 0: no limit.",
+        ge=0,
+    )
+    trusted_proxies: StringList = _field(
+        ("127.0.0.0/8", "::1", "unix"),
+        "list",
+        "Addresses or networks of proxies that say truly from where a request comes; `unix` is whoever uses the unix "
+        "socket, `none` nobody. Of all others the address of the connection counts.",
+    )
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = _field(
+        "x-forwarded-for",
+        "choice",
+        "The header in which these proxies say it. They must remove or continue what clients send in it.",
     )
     max_channels: int = _field(100_000, "channels", "Different channels and patterns per worker.", ge=1)
     max_stream_channels: int = _field(100, "channels", "Channels and patterns of one stream.", ge=1, le=10_000)
@@ -249,7 +277,13 @@ class Settings(BaseSettings):
     access_log: bool = _field(False, "flag", "Log a line for every request.")
 
     @field_validator(
-        "allowed_hosts", "allowed_patterns", "cors_origins", "durable_channels", "overflow", mode="before"
+        "allowed_hosts",
+        "allowed_patterns",
+        "cors_origins",
+        "durable_channels",
+        "overflow",
+        "trusted_proxies",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -290,6 +324,18 @@ class Settings(BaseSettings):
         for origin in value:
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin; one looks like https://www.example.com")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            if each in ("unix", "none"):
+                continue
+            try:
+                ip_network(each, strict=False)
+            except ValueError:
+                raise ValueError(f"{each!r} is no address or network such as 10.0.0.0/8, nor `unix`") from None
         return value
 
     @field_validator("overflow")

@@ -50,7 +50,7 @@ class TurnedAway(Exception):
     """A stream can't be had just now, and can later.
 
     Attributes:
-        reason: `draining`, `full`, `busy`, `redis_away` or `behind`.
+        reason: `draining`, `full`, `busy`, `redis_away`, `behind` or `address_limit`.
     """
 
     def __init__(self, reason: str) -> None:

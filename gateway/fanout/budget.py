@@ -17,6 +17,11 @@ class Budget:
         self._tokens = max(rate, 1.0)
         self._last = clock()
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing was taken lately."""
+        return not self._rate or self._tokens + (self._clock() - self._last) * self._rate >= max(self._rate, 1.0)
+
     def take(self) -> bool:
         """Whether there is room for one more now."""
         if not self._rate:

@@ -42,6 +42,11 @@ class StreamRequest:
     history: int
     named: bool
 
+    @property
+    def topics(self) -> list[tuple[str, bool]]:
+        """Each name, and whether it is a pattern."""
+        return [(name, False) for name in self.channels] + [(name, True) for name in self.patterns]
+
 
 class _Asked(NamedTuple):
     """What was asked for, in either form, not checked yet."""

@@ -6,11 +6,13 @@ from starlette.types import Receive, Scope, Send
 from gateway.fanout.admission import Admission, TopicRefused, TurnedAway
 from gateway.fanout.encodings import Encodings
 from gateway.fanout.members import Members
+from gateway.fanout.quotas import Quotas
 from gateway.fanout.subscriber import Subscriber
 from gateway.memory.catch_up import Wish
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.web.accept import accepts_gzip
+from gateway.web.address import ClientAddress
 from gateway.web.body import ClientGone, read_body
 from gateway.web.departure import Departure
 from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
@@ -24,11 +26,16 @@ from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
 class Subscribe:
     """The endpoint; an ASGI application, because the direct path needs `scope` and `send` themselves."""
 
-    def __init__(self, settings: Settings, members: Members, admission: Admission, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, members: Members, admission: Admission, quotas: Quotas, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._members = members
         self._admission = admission
         self._encodings = Encodings(settings.gzip_min_bytes)
+        self._quotas = quotas
+        self._address = ClientAddress(settings)
+        members.on_leave.append(quotas.discard)
         self._metrics = metrics
         self._queries = QueryRequests(settings)
 
@@ -70,6 +77,9 @@ class Subscribe:
             ClientGone: the client has disconnected meanwhile.
             TurnedAway, TopicRefused: as `Admission.register` and `Admission.begin` do.
         """
+        address = self._address.of(scope) if self._quotas.enabled else ""
+        if address and self._quotas.exceeded(address, request.topics):
+            raise TurnedAway("address_limit")
         subscriber = self._admission.register(
             request.channels,
             request.patterns,
@@ -79,6 +89,7 @@ class Subscribe:
                 gzip=self._settings.gzip and accepts_gzip(scope["headers"]),
             ),
         )
+        self._quotas.add(address, subscriber)
         wish = Wish(request.last_event_id, request.history, request.new)
         try:
             first = self._admission.begin_now(subscriber, wish)

@@ -1,0 +1,91 @@
+"""What one client address may take of a worker."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from gateway.fanout.budget import Budget
+from gateway.fanout.subscriber import Subscriber
+from gateway.settings import Settings
+
+
+class _Share:
+    """One address's.
+
+    Attributes:
+        streams: how many are open, or about to be.
+        topics: how many of these each topic is in.
+        budget: of new streams per second.
+    """
+
+    __slots__ = ("budget", "streams", "topics")
+
+    def __init__(self, budget: Budget) -> None:
+        self.streams = 0
+        self.topics: Counter[tuple[str, bool]] = Counter()
+        self.budget = budget
+
+
+class Quotas:
+    """Counts streams, new streams and channels by client address.
+
+    Args:
+        settings: `address_streams`, `address_rate` and `address_channels`.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
+        self.enabled = bool(settings.address_streams or settings.address_rate or settings.address_channels)
+        self._streams = settings.address_streams
+        self._rate = settings.address_rate
+        self._channels = settings.address_channels
+        self._clock = clock
+        self._shares: dict[str, _Share] = {}
+        self._owners: dict[Subscriber, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def exceeded(self, address: str, names: Iterable[tuple[str, bool]]) -> bool:
+        """Whether one more stream of these channels and patterns would be too much; if not, it is counted as new.
+
+        Nobody is turned away whose address isn't known: all of them would share one.
+        """
+        if not address:
+            return False
+        share = self._shares.get(address)
+        if share is None:
+            share = self._shares[address] = _Share(Budget(self._rate, self._clock))
+        if self._streams and share.streams >= self._streams:
+            return True
+        if self._channels and len(share.topics.keys() | set(names)) > self._channels:
+            return True
+        return not share.budget.take()
+
+    def add(self, address: str, subscriber: Subscriber) -> None:
+        """The stream has been let in."""
+        if not address:
+            return
+        share = self._shares[address]
+        share.streams += 1
+        if self._channels:
+            share.topics.update((topic.name, topic.is_pattern) for topic in subscriber.topics)
+        self._owners[subscriber] = address
+
+    def discard(self, subscriber: Subscriber) -> None:
+        """The stream has ended."""
+        address = self._owners.pop(subscriber, None)
+        if address is None:
+            return
+        share = self._shares[address]
+        share.streams -= 1
+        if self._channels:
+            for topic in subscriber.topics:
+                key = topic.name, topic.is_pattern
+                share.topics[key] -= 1
+                if not share.topics[key]:
+                    del share.topics[key]
+
+    def sweep(self) -> None:
+        """Forget addresses without streams that could open as many as any other; called every second or so."""
+        for address in [each for each, share in self._shares.items() if not share.streams and share.budget.full]:
+            del self._shares[address]
