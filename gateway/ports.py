@@ -48,6 +48,9 @@ class Receiver(Protocol):
     def deliver(self, batch: Sequence[Heard]) -> None:
         """Messages that have arrived together, in the order of their publishing. No tick came between them."""
 
+    def commit(self) -> None:
+        """Who is there now, and where the topics are, counts for what was delivered; both are about to change."""
+
     def opened(self, topics: Sequence[Topic]) -> None:
         """Everything published on them from now on is heard."""
 

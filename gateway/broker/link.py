@@ -266,7 +266,7 @@ class Link:
             if heard is not None:
                 self._batch.append(heard)
                 if len(self._batch) == 1:
-                    loop.call_soon(self.flush)
+                    loop.call_soon(self._deliver)
 
     def _message(self, key: Key, name: bytes, payload: bytes) -> Heard | None:
         """Count a message, and keep it; None if there is nothing to deliver."""
@@ -328,7 +328,11 @@ class Link:
             logger.warning("message on %r rejected, %s: %s%s", name, error.reason, error, more)
 
     def flush(self) -> None:
-        """Have everything delivered that has been counted."""
+        """Have everything delivered that has been counted, before positions or members change."""
+        self._deliver()
+        self._receiver.commit()
+
+    def _deliver(self) -> None:
         if self._batch:
             batch, self._batch = self._batch, []
             try:

@@ -101,6 +101,7 @@ class Admission:
         monotonic: Callable[[], float],
     ) -> None:
         self.deliver = delivery.deliver
+        self.commit = delivery.commit
         self.ticked = delivery.ticked
         self._settings = settings
         self._members = members

@@ -1,7 +1,8 @@
 """The fan-out: which subscriber gets which bytes. Nothing here waits for a client, or for anything else."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
+from typing import TypeAlias
 
 from gateway.fanout.audience import Audience
 from gateway.fanout.backlog import Backlog, Policy, QueueLimits
@@ -11,6 +12,7 @@ from gateway.fanout.policies import Policies
 from gateway.fanout.sending import Behind, send_all
 from gateway.fanout.slices import Slices
 from gateway.fanout.subscriber import QUEUE, Subscriber
+from gateway.fanout.turns import Turns
 from gateway.memory.event import Event
 from gateway.memory.listening import Listening, keyed
 from gateway.memory.place import INCLUDED, NOWHERE, format_era, format_part, format_place
@@ -23,6 +25,8 @@ from gateway.settings import Settings
 
 _LONG_ID = 512
 """Bytes. After a tick, ids are short again."""
+_MAX_HELD = 1_048_576
+"""Bytes of events that may wait for a fan-out that is under way."""
 _LARGE = 16_384
 """Bytes of bodies that are not copied behind each stream's own id, but sent after it: what waits for slow clients is
 held by reference."""
@@ -69,6 +73,10 @@ class Delivery:
         self._policies = Policies(settings.overflow)
         self._limits = QueueLimits(settings.queue_events, settings.queue_bytes)
         self._slices = Slices(self._queue_slice)
+        self._turns = Turns(self.commit)
+        # Runs for streams of several topics, behind a fan-out that is under way; nobody is their recipient yet.
+        self._held: list[_Run] = []
+        self._held_bytes = 0
         # Where topics are that had a message since the tick, up to what is delivered: messages are counted as they
         # are read, and what arrives together is delivered later.
         self._at: dict[Topic, Position] = {}
@@ -110,8 +118,15 @@ class Delivery:
         for single in by_channel.values():
             self._to_single(single, patterns=False)
 
+    def commit(self) -> None:
+        """Settle who gets what was delivered so far, and with which ids: members or positions are about to change."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        for run in held:
+            self._to_joint(run)
+
     def settle(self, topics: Iterable[Topic]) -> None:
         """Finish what is under way on these topics."""
+        self._turns.finish()
         for topic in topics:
             if (audience := self._members.audience(topic)) is not None:
                 self._slices.finish(audience)
@@ -136,7 +151,19 @@ class Delivery:
     def _in_order(self, run: _Run) -> None:
         """To those whose ids would go backwards if they got each channel's events together."""
         self._to_single(run, patterns=True)
-        self._to_joint(run)
+        if not self._turns.busy:
+            self._to_joint(run)
+            return
+        # What comes meanwhile on one channel is written together, as what arrives together is.
+        last = self._held[-1] if self._held else None
+        if last is not None and (last.channel, last.topics) == (run.channel, run.topics):
+            last.events += run.events
+            last.positions += run.positions
+        else:
+            self._held.append(run)
+        self._held_bytes += sum(event.size for event in run.events)
+        if self._held_bytes > _MAX_HELD:  # memory is not to pay for fairness
+            self._turns.finish()
 
     def _to_single(self, run: _Run, patterns: bool) -> None:
         """To those who listen to one channel, or to one pattern."""
@@ -180,16 +207,20 @@ class Delivery:
                     recipients = members.difference(*[other.joint.get(encoding, ()) for other in seen])
                 self._metrics.deliveries += len(recipients) * len(run.events)
                 own = self._with_own_ids(topic, run.topics, encoding, recipients)
+                in_turns = self._turns.wants(len(recipients))
                 if len(own) != len(recipients):
                     events = [
                         Replayed(run.channel, event, _joint_id(topic, positions[place], event))
                         for event, positions in zip(run.events, run.positions, strict=True)
                     ]
-                    piece = encoding.encode(events)
-                    if behind := send_all(recipients - own if own else recipients, piece):
-                        self._queue_run(behind, encoding, piece, run.channel, events)
+                    shared = recipients - own if own else recipients
+                    send = partial(self._send_shared, encoding, encoding.encode(events), run.channel, events)
+                    if in_turns:
+                        self._turns.add(shared, send)
+                    else:
+                        send(shared)
                 if own:
-                    self._send_own(run, encoding, own)
+                    self._to_own(run, encoding, own, in_turns)
             seen.append(audience)
         last = run.positions[-1]
         for topic, position in zip(run.topics, last, strict=True):
@@ -222,15 +253,45 @@ class Delivery:
                     own |= recipients & audience.joint.get(encoding, _NOBODY)
         return own
 
-    def _send_own(self, run: _Run, encoding: Encoding, recipients: set[Subscriber]) -> None:
-        """Send the same bodies, each behind the stream's own id."""
+    def _send_shared(
+        self,
+        encoding: Encoding,
+        piece: bytes,
+        channel: str,
+        events: list[Replayed],
+        recipients: Collection[Subscriber],
+    ) -> None:
+        """Send the same bytes to each."""
+        if behind := send_all(recipients, piece):
+            self._queue_run(behind, encoding, piece, channel, events)
+
+    def _to_own(self, run: _Run, encoding: Encoding, recipients: set[Subscriber], in_turns: bool) -> None:
+        """To those whose ids are their own."""
         bodies = encoding.bodies(run.channel, run.events)
+        if not in_turns:
+            self._send_own(run, encoding, bodies, self._ids(run, self._at, self._parts), recipients)
+        elif self._needs_care():
+            # These ids are made of what is so now. It is rare, and lasts for seconds.
+            self._turns.finish()
+            self._send_own(run, encoding, bodies, self._ids(run, self._at, self._parts), recipients)
+        else:
+            ids_of = self._ids(run, dict(self._at), dict(self._parts))
+            self._turns.add(recipients, partial(self._send_own, run, encoding, bodies, ids_of))
+
+    def _send_own(
+        self,
+        run: _Run,
+        encoding: Encoding,
+        bodies: Sequence[bytes],
+        ids_of: "_IdsOf",
+        recipients: Collection[Subscriber],
+    ) -> None:
+        """Send the same bodies, each behind the stream's own id."""
         size = sum(map(len, bodies))
         shared = encoding.join(bodies, [None] * len(bodies)) if size > _LARGE and len(bodies) == 1 else None
         pieces: dict[tuple[Topic, ...], bytes] = {}
         included = self._members.included
         policy = self._policies.of(run.channel)
-        ids_of = self._ids(run)
         for subscriber in recipients:
             topics = subscriber.topics
             if included and subscriber in included:
@@ -274,34 +335,47 @@ class Delivery:
         for behind in send_all([subscriber], rest):
             self._queue([behind], rest, channel, 1, policy)
 
-    def _ids(self, run: _Run) -> Callable[[tuple[Topic, ...]], list[str | None]]:
-        """What gives the ids of a run's events on a stream of several topics."""
+    def _needs_care(self) -> bool:
+        """Whether some topics have no positions, or some streams ids of a form of their own."""
         listening = self._listening
-        at, parts, heard = self._at, self._parts, frozenset(run.topics)
-        careful = listening.era is None or bool(listening.uncounted) or bool(self._members.special)
+        return listening.era is None or bool(listening.uncounted) or bool(self._members.special)
+
+    def _ids(self, run: _Run, at: dict[Topic, Position], parts: dict[Topic, str]) -> "_IdsOf":
+        """What gives the ids of a run's events on a stream of several topics.
+
+        Args:
+            at: where topics are that had a message since the tick.
+            parts: what ids say of them; what is missing is added.
+        """
+        heard = frozenset(run.topics)
+        careful = self._needs_care()
+        era_text = self._listening.era_text
         own_ids = [event.own_id for event in run.events]
         # What the ids say of the run's own topics; mostly there is one, and one event.
         said = [
             {topic: format_part(topic.key, at_) for topic, at_ in zip(run.topics, positions, strict=True) if at_}
             for positions in run.positions
         ]
-        heads = [listening.era_text + next(iter(each.values()), "") for each in said]
+        heads = [era_text + next(iter(each.values()), "") for each in said]
 
         if not careful and len(heads) == len(heard) == 1 and own_ids[0] is None:  # as mostly, and for each stream
-            return partial(self._id_behind, heads[0], run.topics[0])
+            return partial(self._id_behind, heads[0], run.topics[0], at, parts)
 
         def ids_of(topics: tuple[Topic, ...]) -> list[str | None]:
             if careful:
                 return self._careful_ids(run, topics)
             others = "".join(
-                [parts.get(topic) or self._part(topic) for topic in topics if topic in at and topic not in heard]
+                [
+                    parts.get(topic) or _part(topic, at, parts)
+                    for topic in topics
+                    if topic in at and topic not in heard
+                ]
             )
             if len(heard) == 1:
                 places = [head + others for head in heads]
             else:
                 places = [
-                    listening.era_text + "".join([each[topic] for topic in topics if topic in each]) + others
-                    for each in said
+                    era_text + "".join([each[topic] for topic in topics if topic in each]) + others for each in said
                 ]
             if len(places[-1]) > _LONG_ID:
                 self.need_tick()
@@ -309,13 +383,19 @@ class Delivery:
 
         return ids_of
 
-    def _id_behind(self, head: str, heard: Topic, topics: tuple[Topic, ...]) -> list[str | None]:
+    def _id_behind(
+        self,
+        head: str,
+        heard: Topic,
+        at: dict[Topic, Position],
+        parts: dict[Topic, str],
+        topics: tuple[Topic, ...],
+    ) -> list[str | None]:
         """The id of one event on one topic, on a stream of several."""
-        at, parts = self._at, self._parts
         place = head
         for topic in topics:
             if topic is not heard and topic in at:
-                place += parts.get(topic) or self._part(topic)
+                place += parts.get(topic) or _part(topic, at, parts)
         if len(place) > _LONG_ID:
             self.need_tick()
         return [place]
@@ -336,11 +416,6 @@ class Delivery:
             place = format_place(era, keyed(topics, at))
             ids.append(f"{event.own_id}~{place}" if event.own_id else place)
         return ids
-
-    def _part(self, topic: Topic) -> str:
-        """What ids say of a topic that had a message since the tick."""
-        part = self._parts[topic] = format_part(topic.key, self._at[topic])
-        return part
 
     def _queue_slice(
         self, behind: list[Behind], encoding: Encoding, piece: bytes, channel: str, events: list[Replayed]
@@ -381,6 +456,13 @@ class Delivery:
 
 
 _NOBODY: frozenset[Subscriber] = frozenset()
+_IdsOf: TypeAlias = Callable[[tuple[Topic, ...]], list[str | None]]
+
+
+def _part(topic: Topic, at: dict[Topic, Position], parts: dict[Topic, str]) -> str:
+    """What ids say of a topic that had a message since the tick."""
+    part = parts[topic] = format_part(topic.key, at[topic])
+    return part
 
 
 def _id(topic: Topic, position: Position | None, event: Event) -> str:

@@ -137,6 +137,7 @@ class Worker:
         if self._batch:
             batch, self._batch = self._batch, []
             self.delivery.deliver(batch)
+        self.delivery.commit()
 
     def bring(self, connection: Connection, call: Any) -> None:
         """Let another worker's answer come on a connection, if it is still the present one."""
