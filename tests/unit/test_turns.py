@@ -9,8 +9,8 @@ from gateway.broker.topics import WantedTopics
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encodings
 from gateway.fanout.members import Members
-from gateway.fanout.slices import SLICE
 from gateway.fanout.subscriber import queue
+from gateway.fanout.turns import PART
 from gateway.memory.event import Event
 from gateway.memory.history import History
 from gateway.memory.listening import Listening
@@ -134,7 +134,7 @@ def test_everybody_has_everything_once_and_in_order_whoever_comes_and_goes() -> 
     async def play(seed: int) -> None:
         chance = random.Random(seed)
         room = Room()
-        for number in range(2 * SLICE + 7):
+        for number in range(2 * PART + 7):
             room.enter("big", f"own.{number % 40}")
         gone: list[Stream] = []
         for number in range(120):
@@ -177,7 +177,7 @@ def test_ids_stand_for_what_was_sent() -> None:
     async def play() -> None:
         chance = random.Random(5)
         room = Room()
-        for number in range(SLICE + 50):
+        for number in range(PART + 50):
             room.enter("big", f"own.{number}")
         for number in range(60):
             name = chance.choice(["big", *(f"own.{each}" for each in range(10))])
@@ -197,15 +197,15 @@ def test_another_channel_gets_its_turn_in_between() -> None:
     async def play() -> None:
         order: list[str] = []
         room = Room(order.append)
-        for _ in range(10 * SLICE):
+        for _ in range(10 * PART):
             room.enter("big", "beside")
         single = room.enter("small")
         room.publish(("big", "x"))
         await asyncio.sleep(0)
         room.publish(("small", "y"))
         await _idle()
-        assert order.count("big") == 10 * SLICE
-        assert order.index("small") <= 2 * SLICE
+        assert order.count("big") == 10 * PART
+        assert order.index("small") <= 2 * PART
         assert single.writes == 1
 
     run(play)
@@ -215,7 +215,7 @@ def test_what_comes_meanwhile_is_written_together() -> None:
     async def play() -> None:
         room = Room()
         stream = room.enter("big", "own.x")
-        for number in range(2 * SLICE):
+        for number in range(2 * PART):
             room.enter("big", f"own.{number}")
         for number in range(50):
             room.publish(("big", f"{number}"))
@@ -229,7 +229,7 @@ def test_what_comes_meanwhile_is_written_together() -> None:
 def test_what_waits_for_its_turn_is_bounded() -> None:
     async def play() -> None:
         room = Room()
-        for number in range(SLICE + 1):
+        for number in range(PART + 1):
             room.enter("big", f"own.{number % 3}")
         for number in range(30):
             room.publish(("big", f"{number}:" + "x" * 100_000))
