@@ -1,0 +1,46 @@
+"""All attacks, by name."""
+
+import inspect
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from attacks import connections, publishers, readers
+from attacks.target import Target
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One of them.
+
+    Args:
+        name: in the table.
+        run: attacks until it is cancelled.
+        prepare: what is done before, and doesn't count.
+    """
+
+    name: str
+    run: Callable[[Target], Coroutine[Any, Any, None]]
+    prepare: Callable[[Target], Coroutine[Any, Any, None]] | None = None
+
+    @property
+    def what(self) -> str:
+        """What it does, in a sentence."""
+        return (inspect.getdoc(self.run) or "").replace("\n", " ")
+
+
+ATTACKS = [
+    Attack("slow heads", connections.slow_heads),
+    Attack("slow bodies", connections.slow_bodies),
+    Attack("silent connections", connections.silent),
+    Attack("huge heads", connections.huge_heads),
+    Attack("connect flood", connections.floods),
+    Attack("a million channel names", connections.many_channels),
+    Attack("patterns", connections.many_patterns),
+    Attack("clients that never read", readers.never_read),
+    Attack("replays that nobody reads", readers.replays_unread, readers.keep),
+    Attack("replays left at once", readers.replays_left, readers.keep),
+    Attack("publish flood", publishers.floods),
+    Attack("rejected messages", publishers.rejected),
+    Attack("forged internal messages", publishers.forged),
+]
