@@ -7,6 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -18,7 +19,7 @@ from attacks.target import Target
 from gateway.bench.usage import proportional_bytes
 from testing.servers import RedisServer, Worker
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "allowed_patterns": "*",
     "address_streams": 1000,
     "address_rate": 500,

@@ -28,8 +28,9 @@ async def rejected(target: Target) -> None:
         b'{"event": 1, "data": 2}',
         b'{"event": "x", "data": "y", "id": "\\u0001"}',
         b"\x1egateway:x",
+        b"x" * 1_048_577,
     ]
-    await _publish(target, lambda: ("rejected", random.choice(bad)), 2000)
+    await _publish(target, lambda: ("rejected", random.choices(bad, [10, 10, 10, 10, 0.1])[0]), 2000)
 
 
 async def forged(target: Target) -> None:
