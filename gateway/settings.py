@@ -97,8 +97,8 @@ class Settings(BaseSettings):
     allowed_hosts: StringList = _field(
         (),
         "list",
-        "Host names requests may be made to, such as events.example.com or *.example.com; others are refused. "
-        "Empty: any.",
+        "Host names requests may be made to, such as events.example.com or *.example.com; others are refused, but "
+        "for /healthz and /readyz. Empty: any.",
     )
     http_publish: bool = _field(False, "flag", "Accept POST /publish/{channel}.")
     console: bool = _field(False, "flag", "Serve the console page at /.")
