@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     cors_credentials: bool = _field(
         False, "flag", "Let those pages send cookies; needs exact origins in cors_origins."
     )
+    cors_headers: StringList = _field(
+        (),
+        "list",
+        "Request headers those pages may send, besides Authorization, Last-Event-ID, Idempotency-Key and those of "
+        "htmx and Datastar; `*`: all.",
+    )
     allowed_hosts: StringList = _field(
         (),
         "list",
@@ -249,7 +255,13 @@ class Settings(BaseSettings):
     access_log: bool = _field(False, "flag", "Log a line for every request.")
 
     @field_validator(
-        "allowed_hosts", "allowed_patterns", "cors_origins", "durable_channels", "overflow", mode="before"
+        "allowed_hosts",
+        "allowed_patterns",
+        "cors_headers",
+        "cors_origins",
+        "durable_channels",
+        "overflow",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -290,6 +302,14 @@ class Settings(BaseSettings):
         for origin in value:
             if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", origin):
                 raise ValueError(f"{origin!r} is no origin; one looks like https://www.example.com")
+        return value
+
+    @field_validator("cors_headers")
+    @classmethod
+    def _headers_are_headers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ValueError(f"{name!r} is no name of a header; one looks like X-Request-Id")
         return value
 
     @field_validator("overflow")
