@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import BaseRoute, Route
 
 from gateway import console
@@ -23,6 +22,7 @@ from gateway.metrics import Metrics
 from gateway.server.files import default_max_streams
 from gateway.settings import Settings
 from gateway.web.console_page import ConsolePage
+from gateway.web.hosts import Hosts
 from gateway.web.ops import Ops
 from gateway.web.origins import Origins
 from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
@@ -78,7 +78,7 @@ class Gateway:
             routes=self._routes(),
             exception_handlers={Problem: on_problem, HTTPException: on_http_exception, Exception: on_error},
             middleware=[
-                *([Middleware(TrustedHostMiddleware, settings.allowed_hosts)] if settings.allowed_hosts else []),
+                Middleware(Hosts(settings).wrap),
                 Middleware(self._origins.wrap),
                 Middleware(Shortcut, "/events", self._subscribe),
             ],

@@ -95,11 +95,17 @@ class Settings(BaseSettings):
     cors_credentials: bool = _field(
         False, "flag", "Let those pages send cookies; needs exact origins in cors_origins."
     )
+    cors_headers: StringList = _field(
+        (),
+        "list",
+        "Request headers those pages may send, besides Authorization, Last-Event-ID, Idempotency-Key and those of "
+        "htmx and Datastar; `*`: all.",
+    )
     allowed_hosts: StringList = _field(
         (),
         "list",
-        "Host names requests may be made to, such as events.example.com or *.example.com; others are refused. "
-        "Empty: any.",
+        "Host names requests may be made to, such as events.example.com or *.example.com; others are refused, but "
+        "for /healthz and /readyz. Empty: any.",
     )
     http_publish: bool = _field(False, "flag", "Accept POST /publish/{channel}.")
     console: bool = _field(False, "flag", "Serve the console page at /.")
@@ -279,6 +285,7 @@ class Settings(BaseSettings):
     @field_validator(
         "allowed_hosts",
         "allowed_patterns",
+        "cors_headers",
         "cors_origins",
         "durable_channels",
         "overflow",
@@ -336,6 +343,14 @@ class Settings(BaseSettings):
                 ip_network(each, strict=False)
             except ValueError:
                 raise ValueError(f"{each!r} is no address or network such as 10.0.0.0/8, nor `unix`") from None
+        return value
+
+    @field_validator("cors_headers")
+    @classmethod
+    def _headers_are_headers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+                raise ValueError(f"{name!r} is no name of a header; one looks like X-Request-Id")
         return value
 
     @field_validator("overflow")

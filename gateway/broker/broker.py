@@ -17,6 +17,7 @@ from gateway.broker.link import Link
 from gateway.broker.past import PastOfOthers
 from gateway.broker.peers import Peers
 from gateway.broker.publisher import RedisPublisher
+from gateway.broker.redis_limits import RedisLimits
 from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.memory.durable_channels import DurableChannels
@@ -64,6 +65,7 @@ class Broker:
         self._signer.on_doubt = self._doubt
         self._doubted_at = -math.inf
         self._functions = Functions(self._commands, self.library, self._signer, settings.secret)
+        self._limits = RedisLimits(self._commands, settings)
         self.publisher = RedisPublisher(self._commands, self.library, settings.channel_prefix)
         self.history = History(settings, clock)
         self.listening = Listening(self.history)
@@ -107,14 +109,17 @@ class Broker:
         link.control(self.peers.everyone, self.peers.received)
         link.control(self.peers.own, self._own_came)
         link.on_first_tick.append(self.peers.greet)
+        # The connection may lead to another server: look now.
+        link.on_first_tick += [self._limits.connected, self._look.set]
         link.on_lost.append(self.peers.lost)
         return link
 
     async def keep_functions(self) -> None:
-        """Keep `FCALL gateway_publish` working, and know the secret, forever."""
+        """Keep `FCALL gateway_publish` working, know the secret, and look at Redis' limits, forever."""
         while True:
             try:
                 await self._functions.install()
+                await self._limits.check()
             except (RedisError, OSError) as error:
                 logger.debug("the functions could not be looked after: %s", error)
             self._look.clear()

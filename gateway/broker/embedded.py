@@ -9,6 +9,8 @@ from fakeredis import TcpFakeServer
 from fakeredis._clients._tcp_server import TCPFakeRequestHandler
 from redis.exceptions import ResponseError
 
+from gateway.broker.sandbox import ConfinedConnection, confine
+
 FIRST_PORT = 6379
 _PORTS_TRIED = 50
 _PIECE = 65_536
@@ -19,10 +21,12 @@ class EmbeddedRedis:
 
     Raises:
         OSError: none of the ports is free.
+        RuntimeError: this version of fakeredis lets clients run Python.
     """
 
     def __init__(self, first_port: int = FIRST_PORT) -> None:
         self._server = _listen(first_port)
+        confine(self._server.fake_server)
         self.port = int(self._server.server_address[1])
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._thread = threading.Thread(target=self._serve, name="embedded-redis", daemon=True)
@@ -43,6 +47,15 @@ class EmbeddedRedis:
 class _Handler(TCPFakeRequestHandler):  # type: ignore[misc]
     def setup(self) -> None:
         super().setup()
+        self.current_client = self.server.clients[self.client_address] = ConfinedConnection(
+            server=self.server.fake_server,
+            client_info={
+                "laddr": self.connection.getsockname(),
+                "addr": self.connection.getpeername(),
+                "fd": self.connection.fileno(),
+            },
+            protocol=2,
+        )
         # The handler reads line by line, which takes minutes for a message of many lines, and makes the descriptor
         # non-blocking, so that a write that finds the socket's buffer full ends the connection.
         self.rfile = _PieceReader(self.connection)

@@ -9,6 +9,22 @@ from gateway.settings import Settings
 
 _ONE_DAY = 86_400
 
+# What clients send that use `fetch`: each is asked for in a preflight (htmx, Datastar and EventSource libraries).
+_HEADERS = (
+    "Authorization",
+    "Cache-Control",
+    "Content-Type",
+    "Datastar-Request",
+    "HX-Boosted",
+    "HX-Current-URL",
+    "HX-Request",
+    "HX-Target",
+    "HX-Trigger",
+    "HX-Trigger-Name",
+    "Idempotency-Key",
+    "Last-Event-ID",
+)
+
 
 class Origins:
     """The setting `cors_origins`: exact origins, ones with a wildcard, or all."""
@@ -18,6 +34,7 @@ class Origins:
         self._exact = [origin for origin in settings.cors_origins if "*" not in origin]
         wild = [re.escape(origin).replace(r"\*", r"[^/@]+") for origin in settings.cors_origins if "*" in origin]
         self._regex = re.compile("|".join(wild)) if wild and not self._all else None
+        self._headers = sorted({*_HEADERS, *settings.cors_headers})
         self._credentials = settings.cors_credentials
 
     def allows(self, origin: str) -> bool:
@@ -35,8 +52,8 @@ class Origins:
             app,
             allow_origins=["*"] if self._all else self._exact,
             allow_origin_regex=self._regex.pattern if self._regex else None,
-            allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["Authorization", "Cache-Control", "Content-Type", "Last-Event-ID"],
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=self._headers,
             allow_credentials=self._credentials,
             max_age=_ONE_DAY,
         )

@@ -15,8 +15,10 @@ from gateway.web.problem import Problem
 
 # EventSource polyfills can't set headers and send the id in the query; each spells it in its own way.
 _LAST_EVENT_ID = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
-_PARAMETERS = ("channel", "pattern", "new", "events", "history", "token", *_LAST_EVENT_ID)
+_PARAMETERS = ("channel", "pattern", "new", "events", "history", "token", "strict", *_LAST_EVENT_ID)
 _MEMBERS = ("channels", "patterns", "new", "events", "history", "last_event_id")
+# What a POST may have in its query; all else of the above belongs in its body.
+_POST_PARAMETERS = ("token", "strict")
 _MAX_PARAMETERS = 20_000
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_BYTES = 512
@@ -93,6 +95,8 @@ def _from_query(settings: Settings, query_string: bytes, path_channel: str | Non
     patterns: list[str] = []
     new: list[str] = []
     single: dict[str, str] = {}
+    # jQuery, Datastar and caches add parameters of their own.
+    unknown: str | None = None
     for name, value in query_pairs(query_string):
         if name == "channel":
             channels.append(value)
@@ -105,7 +109,9 @@ def _from_query(settings: Settings, query_string: bytes, path_channel: str | Non
                 raise Problem(400, f"The parameter {name} stands twice.")
             single[name] = value
         else:
-            raise Problem(400, f"There is no parameter {name!r}; known are {', '.join(_PARAMETERS)}.")
+            unknown = name if unknown is None else unknown
+    if _strict(single.get("strict")) and unknown is not None:
+        raise Problem(400, f"There is no parameter {unknown!r}; known are {', '.join(_PARAMETERS)}.")
     last_event_id = next((single[name] for name in _LAST_EVENT_ID if name in single), None)
     asked = _Asked(channels, patterns, new, single.get("events"), single.get("history"), last_event_id)
     return _checked(settings, asked)
@@ -119,16 +125,22 @@ def from_json(
     Raises:
         Problem: 400 with what to change, or 403 for a pattern that isn't allowed.
     """
-    for name, _ in query_pairs(query_string):
-        if name != "token":
+    pairs = query_pairs(query_string)
+    for name, _ in pairs:
+        if name in _PARAMETERS and name not in _POST_PARAMETERS:
             raise Problem(400, f"POST /events takes {name!r} in its JSON body, not in the query.")
+    strict = _strict(next((value for name, value in pairs if name == "strict"), None))
+    if strict:
+        for name, _ in pairs:
+            if name not in _POST_PARAMETERS:
+                raise Problem(400, f"There is no parameter {name!r}; known are {', '.join(_POST_PARAMETERS)}.")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Problem(400, f"The body is no JSON: {error}.") from None
     if not isinstance(value, dict):
         raise Problem(400, 'The body must be a JSON object such as {"channels": ["news"]}.')
-    for name in value:
+    for name in value if strict else ():
         if name not in _MEMBERS:
             raise Problem(400, f"There is no member {name!r}; known are {', '.join(_MEMBERS)}.")
     events = value.get("events")
@@ -215,6 +227,12 @@ def _checked(settings: Settings, asked: _Asked) -> StreamRequest:
         _count(settings, asked.history),
         asked.events == "channel",
     )
+
+
+def _strict(text: str | None) -> bool:
+    if text not in (None, "0", "1"):
+        raise Problem(400, f"strict={text!r} is not known; it is 1 or 0.")
+    return text == "1"
 
 
 def _count(settings: Settings, text: str | None) -> int:

@@ -178,6 +178,92 @@ def test_only_nginx_can_be_reached(compose: Compose) -> None:
     assert all(line.startswith("80/tcp -> 127.0.0.1:") for line in published["nginx"])
 
 
+def _status(container: str) -> dict[str, str]:
+    lines = docker("exec", container, "cat", "/proc/1/status").splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+_CAPABILITIES = {
+    "redis": {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID"},
+    "worker": set[str](),
+    "nginx": {"CHOWN", "NET_BIND_SERVICE", "SETGID", "SETUID"},
+}
+_NUMBERS = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "FOWNER": 3,
+    "SETGID": 6,
+    "SETUID": 7,
+    "SETPCAP": 8,
+    "NET_BIND_SERVICE": 10,
+}
+
+
+@pytest.mark.parametrize("service", _CAPABILITIES)
+def test_a_container_has_no_more_than_it_needs(compose: Compose, service: str) -> None:
+    for container in compose.containers(service):
+        status = _status(container)
+        assert status["NoNewPrivs"] == "1"
+        assert int(status["CapBnd"], 16) == sum(1 << _NUMBERS[name] for name in _CAPABILITIES[service])
+        for place in ("/", "/etc", "/usr/bin", "/opt", "/var"):
+            assert "Read-only" in docker("exec", container, "sh", "-c", f"touch {place}/x 2>&1; true")
+        memory, processes = docker(
+            "inspect", "--format", "{{.HostConfig.Memory}} {{.HostConfig.PidsLimit}}", container
+        ).split()
+        assert int(memory) == 1 << 30
+        assert 0 < int(processes) <= 256
+
+
+_CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 6379), 2)"
+
+
+def test_nginx_can_not_reach_redis(compose: Compose) -> None:
+    [nginx], [redis] = compose.containers("nginx"), compose.containers("redis")
+    address = docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", redis).strip()
+    docker("exec", compose.containers("worker")[0], "python", "-c", _CONNECT, address)  # a worker can
+    said = docker("exec", nginx, "sh", "-c", f"curl -sS --max-time 3 telnet://{address}:6379 2>&1; echo $?")
+    assert said.split()[-1] in ("7", "28"), said  # refused, or no answer
+    assert docker("exec", nginx, "sh", "-c", "getent hosts redis || true") == ""
+
+
+def test_redis_refuses_rather_than_loses(compose: Compose) -> None:
+    def setting(name: str) -> str:
+        return compose("exec", "-T", "redis", "redis-cli", "CONFIG", "GET", name).split("\n", 1)[1].strip()
+
+    assert setting("maxmemory") == str(512 << 20)
+    assert setting("maxmemory-policy") == "noeviction"
+    assert f"pubsub {64 << 20} {32 << 20} 60" in setting("client-output-buffer-limit")
+    assert setting("proto-max-bulk-len") == str(16 << 20)
+    assert "proto-max-bulk-len" not in compose("logs", "worker")
+
+
+def test_durable_events_are_refused_when_redis_is_full(compose: Compose, url: str) -> None:
+    """And the kept ones stay."""
+    kept = httpx.post(f"{url}/publish/full?durable=1", content=b"kept")
+    assert kept.status_code == 200
+    try:
+        compose("exec", "-T", "redis", "redis-cli", "CONFIG", "SET", "maxmemory", "1mb")
+        assert httpx.post(f"{url}/publish/full?durable=1", content=b"too much").status_code == 503
+        assert httpx.post(f"{url}/publish/full", content=b"plain").status_code == 200
+        found = compose("exec", "-T", "redis", "redis-cli", "XLEN", "gateway.stream:full")
+        assert found.strip() == "1"
+    finally:
+        compose("exec", "-T", "redis", "redis-cli", "CONFIG", "SET", "maxmemory", "512mb")
+
+
+@pytest.mark.parametrize("host", ["attacker.example", "attacker.example:8080", "127.0.0.1.nip.io"])
+def test_a_page_whose_name_leads_here_may_do_nothing(url: str, host: str) -> None:
+    """DNS rebinding: to the browser it is of one origin with this gateway."""
+    headers = {"Host": host, "Origin": f"http://{host}"}
+    published = httpx.post(f"{url}/publish/news", content=b"x", headers=headers)
+    for response in (
+        published,
+        *(httpx.get(f"{url}{path}", headers=headers) for path in ("/", "/events/a", "/metrics")),
+    ):
+        assert response.status_code == 400
+        assert "allowed_hosts" in response.json()["detail"]
+
+
 def test_workers_are_not_root_and_may_open_many_files(compose: Compose) -> None:
     worker = compose.containers("worker")[0]
     assert docker("exec", worker, "id", "-u").strip() == "10001"
@@ -196,6 +282,7 @@ def test_the_production_variant(tmp_path: Path) -> None:
         "EDGE_HTTP_ADDRESS": f"127.0.0.1:{plain}",
         "EDGE_HTTPS_ADDRESS": f"127.0.0.1:{tls}",
         "EDGE_TLS": str(make_certificate(tmp_path / "tls")),
+        "EDGE_HOSTS": "events.example.com",
     }
     url = f"https://localhost:{tls}"
     with (
@@ -226,6 +313,23 @@ def test_the_production_variant(tmp_path: Path) -> None:
 def test_the_files_say_what_they_mean() -> None:
     """The grace period covers the drain, and nothing is published to the world by default."""
     config = json.loads(Compose({})("config", "--format", "json"))
-    worker, nginx = config["services"]["worker"], config["services"]["nginx"]
+    worker, nginx, redis = (config["services"][name] for name in ("worker", "nginx", "redis"))
     assert worker["stop_grace_period"] == "30s"
     assert [port["host_ip"] for port in nginx["ports"]] == ["127.0.0.1"]
+    assert set(nginx["networks"]) & set(redis["networks"]) == set()
+    assert config["networks"][next(iter(redis["networks"]))]["internal"]
+    assert worker["environment"]["GATEWAY_ALLOWED_HOSTS"] == "localhost,127.0.0.1,"
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "allowed"),
+    [
+        (["docker-compose.yml"], "a.example,10.0.0.7", "localhost,127.0.0.1,a.example,10.0.0.7"),
+        (["docker-compose.yml", "deploy/compose.production.yml"], "", ""),
+        (["docker-compose.yml", "deploy/compose.production.yml"], "a.example", "localhost,127.0.0.1,a.example"),
+    ],
+)
+def test_the_names_it_is_reached_by_are_a_variable(files: list[str], named: str, allowed: str) -> None:
+    """The health check inside a container asks 127.0.0.1."""
+    config = json.loads(Compose({"EDGE_HOSTS": named, "EDGE_TLS": "/tls"}, files)("config", "--format", "json"))
+    assert config["services"]["worker"]["environment"]["GATEWAY_ALLOWED_HOSTS"] == allowed

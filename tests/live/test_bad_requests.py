@@ -48,7 +48,10 @@ STREAMS = {
         400,
         "6 channels and patterns are too many",
     ),
-    "unknown parameter": ("/events?channel=a&chanel=b", 400, "no parameter 'chanel'"),
+    "unknown parameter": ("/events?channel=a&chanel=b&strict=1", 400, "no parameter 'chanel'"),
+    "unknown parameter of the short form": ("/events/a?strict=1&_=17", 400, "no parameter '_'"),
+    "unknown parameter without a name": ("/events/a?strict=1&=17", 400, "no parameter ''"),
+    "strictness of another kind": ("/events?channel=a&strict=yes", 400, "strict='yes' is not known"),
     "parameter twice": ("/events?channel=a&events=channel&events=channel", 400, "events stands twice"),
     "unknown value": ("/events?channel=a&events=type", 400, "the only value is 'channel'"),
     "long id": (f"/events?channel=a&last_event_id={LONG * 9}", 400, "longer than 2304 bytes"),
@@ -80,7 +83,6 @@ BODIES: dict[str, tuple[bytes, int, str]] = {
     "channels is a string": (b'{"channels":"a"}', 400, "channels must be an array of strings"),
     "a channel is a number": (b'{"channels":[1]}', 400, "channels must be an array of strings"),
     "id is a number": (b'{"channels":["a"],"last_event_id":1}', 400, "last_event_id must be a string"),
-    "unknown member": (b'{"channels":["a"],"channel":"b"}', 400, "no member 'channel'"),
     "reserved": (b'{"channels":["gateway.x"]}', 400, "the gateway's own"),
     "too many": (json.dumps({"channels": list("abcdef")}).encode(), 400, "too many"),
     "too large": (json.dumps({"channels": ["x" * 1024]}).encode(), 413, "max_request_bytes"),
@@ -107,6 +109,35 @@ def test_a_body_without_a_length_is_limited_too(strict: Worker) -> None:
 def test_post_takes_its_parameters_in_the_body(strict: Worker) -> None:
     answer = httpx.post(f"{strict.url}/events?channel=a", json={"channels": ["a"]})
     _assert_problem(answer, 400, "in its JSON body")
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "words"),
+    [
+        ("strict=1&_=17", {"channels": ["a"]}, "no parameter '_'"),
+        ("_=17&strict=1", {"channels": ["a"]}, "no parameter '_'"),
+        ("strict=1", {"channels": ["a"], "channel": "b"}, "no member 'channel'"),
+        ("strict=2", {"channels": ["a"]}, "strict='2' is not known"),
+    ],
+)
+def test_post_is_strict_where_it_is_asked_to_be(
+    strict: Worker, query: str, body: dict[str, object], words: str
+) -> None:
+    _assert_problem(httpx.post(f"{strict.url}/events?{query}", json=body), 400, words)
+
+
+@pytest.mark.parametrize("query", ["_=17", "chanel=b&datastar=%7B%7D", "strict=0&_=17", "_=1&_=2"])
+def test_what_others_add_is_ignored(strict: Worker, query: str) -> None:
+    """jQuery, Datastar and caches have parameters of their own."""
+    for opened in (
+        httpx.stream("GET", f"{strict.url}/events?channel=a&{query}"),
+        httpx.stream("GET", f"{strict.url}/events/a?{query}"),
+        httpx.stream("POST", f"{strict.url}/events?{query}", json={"channels": ["a"], "signals": {"a": 1}}),
+    ):
+        with opened as answer:
+            assert answer.status_code == 200
+            lines = answer.iter_lines()
+            assert 'data: {"channels":["a"]}' in [next(lines) for _ in range(4)]
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE"])

@@ -58,6 +58,60 @@ def test_a_preflight_allows_what_clients_send(exact: Worker) -> None:
     assert "access-control-allow-origin" not in refused.headers
 
 
+def _preflight(url: str, path: str, method: str, headers: str) -> httpx.Response:
+    asked = {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
+    return httpx.options(url + path, headers={"Origin": EXACT, **asked})
+
+
+@pytest.mark.parametrize(
+    ("client", "method", "path", "headers"),
+    [
+        ("fetch", "GET", "/events?channel=a", "authorization,cache-control,last-event-id"),
+        ("fetch with a body", "POST", "/events", "authorization,content-type,last-event-id"),
+        ("Datastar", "GET", "/events?channel=a", "datastar-request,last-event-id"),
+        ("Datastar with signals", "POST", "/events", "content-type,datastar-request"),
+        ("htmx", "GET", "/events?channel=a", "hx-current-url,hx-request,hx-target,hx-trigger,hx-trigger-name"),
+        ("htmx, a boosted link", "GET", "/events?channel=a", "hx-boosted,hx-current-url,hx-request"),
+        ("a publisher", "POST", "/publish/a", "authorization,content-type,idempotency-key"),
+        ("a publisher that deletes", "DELETE", "/publish/a", "authorization"),
+    ],
+)
+def test_what_clients_send_passes_a_preflight(
+    exact: Worker, client: str, method: str, path: str, headers: str
+) -> None:
+    answer = _preflight(exact.url, path, method, headers)
+    assert (answer.status_code, answer.text) == (200, "OK"), client
+    assert answer.headers["access-control-allow-origin"] == EXACT
+    assert method in answer.headers["access-control-allow-methods"].split(", ")
+    allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
+    assert set(headers.split(",")) <= set(allowed)
+
+
+@pytest.mark.parametrize(("method", "headers"), [("PUT", "authorization"), ("GET", "x-own"), ("PATCH", "")])
+def test_what_no_client_sends_does_not(exact: Worker, method: str, headers: str) -> None:
+    assert _preflight(exact.url, "/events", method, headers).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("setting", "headers", "status"),
+    [
+        ("X-Own, X-Other", "x-own,x-other,last-event-id", 200),
+        ("X-Own", "x-own,x-third", 400),
+        ("*", "x-own,x-third,last-event-id", 200),
+    ],
+)
+def test_further_headers_are_a_setting(redis_server: RedisServer, setting: str, headers: str, status: int) -> None:
+    given = {"cors_origins": EXACT, "cors_headers": setting, "redis_url": redis_server.url}
+    app = create_app(Settings.load(given))
+
+    async def ask() -> httpx.Response:
+        asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": headers}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+            return await client.options("/events", headers={"Origin": EXACT, **asked})
+
+    assert asyncio.run(ask()).status_code == status
+
+
 @pytest.mark.parametrize(
     ("setting", "origin", "allowed"),
     [

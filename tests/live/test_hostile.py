@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -156,10 +157,51 @@ def test_a_channel_name_heard_through_a_pattern_forges_nothing(tmp_path: Path, r
         assert metric(worker, "refused_messages_total", reason="bad_channel") == 1
 
 
-def test_names_of_other_hosts_are_refused_where_hosts_are_named(tmp_path: Path, redis_server: RedisServer) -> None:
-    with Worker(tmp_path, redis_server.url, allowed_hosts=["localhost", "127.0.0.1"]) as worker:
-        assert httpx.get(f"{worker.url}/healthz").status_code == 200
-        assert httpx.get(f"{worker.url}/events/a", headers={"Host": "attacker.example"}).status_code == 400
+@pytest.fixture(scope="module")
+def named(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    names = ["localhost", "127.0.0.1", "[::1]", "*.example.com"]
+    with Worker(tmp_path_factory.mktemp("named"), redis_server.url, allowed_hosts=names, console=True) as worker:
+        yield worker
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["attacker.example", "attacker.example:80", "localhost.attacker.example", "example.com", ".example.com",
+     "a.example.com.evil", "127.0.0.1.nip.io", "localhost@evil", "[::2]", "localhost:80:80", ""],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/events?channel=a"), ("GET", "/events/a"), ("POST", "/events"), ("POST", "/publish/a"), ("GET", "/"),
+     ("GET", "/metrics"), ("OPTIONS", "/publish/a")],
+)  # fmt: skip
+def test_no_other_name_is_answered_where_names_are_given(named: Worker, method: str, path: str, host: str) -> None:
+    """A page whose own name leads to this machine would have the rights of a page of this gateway."""
+    origin = f"http://{host}"
+    answer = httpx.request(method, named.url + path, content=b"{}", headers={"Host": host, "Origin": origin})
+    assert answer.status_code == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "allowed_hosts" in answer.json()["detail"]
+    assert "access-control-allow-origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]", "[::1]:8080", "a.b.example.com"]
+)
+def test_the_names_given_are_answered(named: Worker, host: str) -> None:
+    with httpx.stream("GET", f"{named.url}/events?channel=a", headers={"Host": host}) as answer:
+        assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_orchestrators_may_ask_by_any_name(named: Worker, path: str) -> None:
+    assert httpx.get(f"{named.url}{path}", headers={"Host": "10.1.2.3:8080"}).status_code == 200
+
+
+def test_two_names_in_one_request_are_refused(named: Worker) -> None:
+    with _connect(
+        named, b"GET /events/a HTTP/1.1\r\nHost: localhost\r\nHost: evil\r\nConnection: close\r\n\r\n"
+    ) as one:
+        assert one.recv(4096).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:9", "http://[", "null", "http://evil.example", "127.0.0.1"])

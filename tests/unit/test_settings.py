@@ -38,6 +38,7 @@ WRONG = {
     "not a flag": ({"console": "perhaps"}, "console (--console, GATEWAY_CONSOLE): "),
     "scheme": ({"redis_url": "http://x"}, "redis_url (--redis-url, GATEWAY_REDIS_URL): must begin with redis://"),
     "no origin": ({"cors_origins": "example.com"}, "'example.com' is no origin"),
+    "no header": ({"cors_headers": "X-A: b"}, "'X-A:' is no name of a header"),
     "origin with a path": ({"cors_origins": "https://example.com/"}, "is no origin"),
     "credentials for all": (
         {"cors_origins": "*", "cors_credentials": True},
