@@ -1,5 +1,6 @@
 """A uvicorn server that drains before it stops."""
 
+import functools
 import gc
 import logging
 import socket
@@ -11,7 +12,9 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gateway.fanout.admission import Admission
+from gateway.metrics import Metrics
 from gateway.server.access_log import RedactTokens
+from gateway.server.deadlines import Deadlines
 from gateway.server.drain import drain
 from gateway.server.protocol import GatewayProtocol
 from gateway.settings import Settings
@@ -39,6 +42,7 @@ class Served(Protocol):
 
     app: Starlette
     settings: Settings
+    metrics: Metrics
     admission: Admission
 
     async def hand_over(self) -> None:
@@ -75,7 +79,9 @@ class GatewayServer(uvicorn.Server):
                 port=settings.port,
                 uds=settings.unix_socket or None,
                 loop="uvloop",
-                http=GatewayProtocol,
+                http=functools.partial(  # type: ignore[arg-type]
+                    GatewayProtocol, deadlines=Deadlines(settings), metrics=gateway.metrics
+                ),
                 ws="none",
                 lifespan="on",
                 log_config=None,

@@ -11,7 +11,7 @@ from gateway.memory.catch_up import Wish
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.web.accept import accepts_gzip
-from gateway.web.body import ClientGone, read_body
+from gateway.web.body import Body, ClientGone, NoRoom
 from gateway.web.departure import Departure
 from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
 from gateway.web.path import channel_in_path
@@ -37,6 +37,9 @@ class Subscribe:
             request = await self._request(scope, receive)
         except ClientGone:
             return
+        except NoRoom:
+            await self._turn_away("full", None, scope, receive, send)
+            return
         if scope["method"] == "HEAD":
             await Response(None, 200, STREAM_HEADERS, STREAM_TYPE)(scope, receive, send)
             return
@@ -47,8 +50,7 @@ class Subscribe:
         except ClientGone:
             return
         except TurnedAway as refusal:
-            answer = turn_away(refusal.reason, request.last_event_id, self._settings.retry_busy, self._metrics)
-            await answer(scope, receive, send)
+            await self._turn_away(refusal.reason, request.last_event_id, scope, receive, send)
             return
         except TopicRefused as refusal:
             raise Problem(403, f"Redis does not let this gateway subscribe to that: {refusal}.") from None
@@ -60,6 +62,13 @@ class Subscribe:
                 await self._begin_direct(handle, send, subscriber, first)
         finally:
             departure.stop()
+
+    async def _turn_away(
+        self, reason: str, last_event_id: str | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        close = scope["http_version"] in ("1.0", "1.1")  # later versions have streams to end, and forbid the header
+        answer = turn_away(reason, last_event_id, self._settings.retry_busy, self._metrics, close)
+        await answer(scope, receive, send)
 
     async def _ready(
         self, request: StreamRequest, scope: Scope, handle: DirectHandle | None, departure: Departure
@@ -106,8 +115,10 @@ class Subscribe:
 
     async def _request(self, scope: Scope, receive: Receive) -> StreamRequest:
         if scope["method"] == "POST":
-            body = await read_body(scope, receive, self._settings.max_request_bytes, "max_request_bytes")
-            return from_json(self._settings, scope["query_string"], body, scope["headers"])
+            settings = self._settings
+            with Body(settings.max_bodies_bytes, self._metrics) as body:
+                content = await body.read(scope, receive, settings.max_request_bytes, "max_request_bytes")
+            return from_json(settings, scope["query_string"], content, scope["headers"])
         return self._queries.get(scope["query_string"], channel_in_path(scope), scope["headers"])
 
     def _handle(self, scope: Scope) -> DirectHandle | None:
