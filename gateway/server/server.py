@@ -16,6 +16,7 @@ from gateway.metrics import Metrics
 from gateway.server.access_log import RedactTokens
 from gateway.server.deadlines import Deadlines
 from gateway.server.drain import drain
+from gateway.server.listening_socket import check_unix_path, tcp_sockets, why_not_tcp, why_not_unix
 from gateway.server.protocol import GatewayProtocol
 from gateway.settings import Settings
 
@@ -99,7 +100,21 @@ class GatewayServer(uvicorn.Server):
             logging.getLogger("uvicorn.access").addFilter(RedactTokens())
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """uvicorn's, on sockets that are opened here: it says of a port only what the kernel says.
+
+        Raises:
+            CannotListen: on what the settings say.
+        """
+        settings = self._settings
+        if settings.unix_socket:
+            check_unix_path(settings)
+        elif sockets is None:
+            sockets = tcp_sockets(settings)
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            await self.lifespan.shutdown()
+            raise (why_not_unix if settings.unix_socket else why_not_tcp)(error, settings) from error
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_YOUNG, _ALL_PORTABLE if self._settings.delivery == "portable" else _ALL_DIRECT)
