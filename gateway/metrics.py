@@ -28,6 +28,8 @@ class Metrics:
     """Size of the request bodies that have not been answered yet."""
     bodies_refused: int = 0
     """Requests refused because all bodies together were too large (setting `max_bodies_bytes`)."""
+    warnings: Counter[str] = field(default_factory=Counter)
+    """Warnings and errors of the HTTP server and the event loop, also those held back from the log, by logger."""
     dropped_events: int = 0
     """Events the overflow policy `drop-oldest` has dropped, per client."""
     ticks: int = 0

@@ -17,6 +17,7 @@ from gateway.server.access_log import RedactTokens
 from gateway.server.deadlines import Deadlines
 from gateway.server.drain import drain
 from gateway.server.listening_socket import check_unix_path, tcp_sockets, why_not_tcp, why_not_unix
+from gateway.server.log_floods import LogFloods
 from gateway.server.protocol import GatewayProtocol
 from gateway.settings import Settings
 
@@ -96,6 +97,8 @@ class GatewayServer(uvicorn.Server):
                 - settings.handover_timeout,  # type: ignore[arg-type]
             )
         )
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).addFilter(LogFloods(gateway.metrics))
         if settings.access_log:
             logging.getLogger("uvicorn.access").addFilter(RedactTokens())
 

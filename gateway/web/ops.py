@@ -93,6 +93,7 @@ class _Collector(Collector):
         yield _counter("streams_closed", "Streams ended, by reason.", counts.streams_closed, "reason")
         yield _counter("turned_away", "Streams not served, by reason.", counts.turned_away, "reason")
         yield _counter("bad_requests", "Connections closed for bad or late requests.", counts.bad_requests, "reason")
+        yield _counter("warnings", "The HTTP server's warnings, logged or not, by logger.", counts.warnings, "logger")
         yield _counter("bodies_refused", "Requests refused for max_bodies_bytes.", counts.bodies_refused)
         yield _counter("refused_messages", "Undeliverable messages, by reason.", counts.refused_messages, "reason")
         yield _counter("redis_failures", "Failures of Redis, by kind.", counts.redis_failures, "kind")
