@@ -1,5 +1,8 @@
 """GET and POST /events: open a stream."""
 
+import asyncio
+import contextlib
+
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -20,6 +23,9 @@ from gateway.web.problem import Problem
 from gateway.web.stream_request import QueryRequests, StreamRequest, from_json
 from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
 
+_LAST_WORDS = 2.0
+"""Seconds that clients on the portable path have to read the end of their stream after the lifespan."""
+
 
 class Subscribe:
     """The endpoint; an ASGI application, because the direct path needs `scope` and `send` themselves."""
@@ -31,6 +37,8 @@ class Subscribe:
         self._encodings = Encodings(settings.gzip_min_bytes)
         self._metrics = metrics
         self._queries = QueryRequests(settings)
+        self._portable: set[PortableStream] = set()
+        self._all_ended: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -57,11 +65,37 @@ class Subscribe:
         try:
             if handle is None:
                 headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.compressed else {})
-                await PortableStream(self._members, subscriber, first, headers)(scope, departure.receive, send)
+                on_exit = None if EXTENSION in scope.get("extensions", {}) else self._end
+                stream = PortableStream(self._members, subscriber, first, headers, on_exit)
+                self._portable.add(stream)
+                try:
+                    await stream(scope, departure.receive, send)
+                finally:
+                    self._portable.discard(stream)
+                    if self._all_ended is not None and not self._portable:
+                        self._all_ended.set()
             else:
                 await self._begin_direct(handle, send, subscriber, first)
         finally:
             departure.stop()
+
+    def end_all(self) -> None:
+        """Take no new streams, and end the open ones at once: for servers that don't drain."""
+        for subscriber in self._admission.drain():
+            self._end(subscriber)
+
+    async def wait_ended(self) -> None:
+        """Until the streams on the portable path have ended, for a while at most: clients may not read."""
+        if not self._portable:
+            return
+        self._all_ended = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._all_ended.wait()
+
+    def _end(self, subscriber: Subscriber) -> None:
+        if subscriber.closed is None:
+            self._admission.close(subscriber, "drain", "worker_shutdown")
 
     async def _turn_away(
         self, reason: str, last_event_id: str | None, scope: Scope, receive: Receive, send: Send
