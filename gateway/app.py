@@ -6,11 +6,13 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from gateway import console
 from gateway.broker.broker import Broker
@@ -19,6 +21,7 @@ from gateway.fanout.delivery import Delivery
 from gateway.fanout.members import Members
 from gateway.fanout.quotas import Quotas
 from gateway.metrics import Metrics
+from gateway.server.exit_signal import ExitSignal
 from gateway.server.files import default_max_streams
 from gateway.settings import Settings
 from gateway.web.console_page import ConsolePage
@@ -41,6 +44,9 @@ class Gateway:
     Args:
         settings: its settings.
         redis_cli: how the console's examples call redis-cli.
+
+    Attributes:
+        started: whether its tasks were started, by the lifespan or by the first request.
 
     Raises:
         SettingsError: the settings name a Redis in an impossible way.
@@ -74,7 +80,10 @@ class Gateway:
         self._quotas = Quotas(settings, clock)
         self._subscribe = Subscribe(settings, self.members, self.admission, self._quotas, self.metrics)
         self._redis_cli = redis_cli
-        self.app = Starlette(
+        self._tasks: list[asyncio.Task[None]] = []
+        self.started = False
+        self.app: Starlette = _App(
+            self,
             routes=self._routes(),
             exception_handlers={Problem: on_problem, HTTPException: on_http_exception, Exception: on_error},
             middleware=[
@@ -99,9 +108,10 @@ class Gateway:
             Route("/", page.answer),
         ]
 
-    @asynccontextmanager
-    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        tasks = [
+    def start(self) -> None:
+        """Start the tasks, in the running event loop."""
+        self.started = True
+        self._tasks = tasks = [
             asyncio.create_task(self.link.run(), name="link"),
             asyncio.create_task(self.broker.keep_functions(), name="functions"),
             asyncio.create_task(self.members.pinger.run(), name="pinger"),
@@ -109,13 +119,26 @@ class Gateway:
         ]
         for task in tasks:
             task.add_done_callback(_must_not_end)
+
+    async def stop(self) -> None:
+        """End the streams that are still open, then the tasks."""
+        self._subscribe.end_all()
+        await self._subscribe.wait_ended()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.broker.close()
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        exit_signal = ExitSignal(self._subscribe.end_all)
+        self.start()
+        exit_signal.watch()
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self.broker.close()
+            exit_signal.stop()
+            await self.stop()
 
     async def hand_over(self) -> None:
         """This worker is about to shut down: others take over what only it has heard."""
@@ -134,6 +157,19 @@ class Gateway:
             self.broker.history.sweep()
             self.admission.sweep()
             self._quotas.sweep()
+
+
+class _App(Starlette):
+    """Starts the gateway with the first request if there was no lifespan: mounted applications have none."""
+
+    def __init__(self, gateway: Gateway, **options: Any) -> None:
+        super().__init__(**options)
+        self._gateway = gateway
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._gateway.started and scope["type"] != "lifespan":
+            self._gateway.start()
+        await super().__call__(scope, receive, send)
 
 
 def _must_not_end(task: asyncio.Task[None]) -> None:

@@ -22,6 +22,14 @@ class Metrics:
     """Ended streams, by reason."""
     turned_away: Counter[str] = field(default_factory=Counter)
     """Requests for a stream answered with `gateway.closing` and a clean end, by reason."""
+    bad_requests: Counter[str] = field(default_factory=Counter)
+    """Connections closed because of what came on them, or didn't come in time, by reason."""
+    body_bytes: int = 0
+    """Size of the request bodies that have not been answered yet."""
+    bodies_refused: int = 0
+    """Requests refused because all bodies together were too large (setting `max_bodies_bytes`)."""
+    warnings: Counter[str] = field(default_factory=Counter)
+    """Warnings and errors of the HTTP server and the event loop, also those held back from the log, by logger."""
     dropped_events: int = 0
     """Events the overflow policy `drop-oldest` has dropped, per client."""
     ticks: int = 0

@@ -151,6 +151,14 @@ class Settings(BaseSettings):
         1_048_576, "bytes", "Size of a published message; larger ones are refused and counted.", ge=1
     )
     max_request_bytes: int = _field(65_536, "bytes", "Size of the JSON body of POST /events.", ge=64)
+    max_bodies_bytes: int = _field(
+        67_108_864,
+        "bytes",
+        "Size of all request bodies together that have not been answered yet; what comes beyond it is refused: with "
+        "503 and Retry-After where it is a message, and POST /events is told to come back. At least "
+        "max_payload_bytes.",
+        ge=1024,
+    )
     max_id_bytes: int = _field(256, "bytes", "Length of a publisher's id, and of an event's type.", ge=1, le=4096)
     queue_events: int = _field(
         1000,
@@ -214,6 +222,23 @@ class Settings(BaseSettings):
         "After so long without a tick a worker requests one. If Redis is silent three times as long, it reconnects; "
         "0: only when something needs a tick.",
         ge=0,
+    )
+    head_timeout: float = _field(
+        10.0,
+        "seconds",
+        "How long a request's line and headers may take, from their first byte; a connection on which nothing comes "
+        "is closed after as long.",
+        gt=0,
+    )
+    body_timeout: float = _field(
+        20.0, "seconds", "How long a request's body may take, from the end of its head.", gt=0
+    )
+    keepalive_timeout: float = _field(
+        5.0,
+        "seconds",
+        "How long a connection may wait for its next request. Longer than the proxy in front keeps it (4 s in "
+        "nginx.conf), or the proxy sends requests into connections that are being closed.",
+        gt=0,
     )
     stall_timeout: float = _field(
         60.0, "seconds", "A client that takes nothing for so long while events wait is ended; 0: never.", ge=0
@@ -366,6 +391,8 @@ class Settings(BaseSettings):
     def _settings_agree(self) -> Self:
         if self.cors_credentials and (not self.cors_origins or any("*" in origin for origin in self.cors_origins)):
             raise ValueError("cors_credentials: needs cors_origins with exact origins, without wildcards")
+        if self.max_bodies_bytes < self.max_payload_bytes:
+            raise ValueError(f"max_bodies_bytes: must be at least max_payload_bytes ({self.max_payload_bytes})")
         if self.retry_max < self.retry_min:
             raise ValueError(f"retry_max: must be at least retry_min ({self.retry_min:g})")
         if self.shutdown_timeout <= self.drain_window + self.handover_timeout:

@@ -65,11 +65,21 @@ def start_worker(form: Form, directory: Path, redis_url: str, **settings: Any) -
         given["delivery"] = form.delivery
     worker = Worker(directory, redis_url, **given)
     address = f"127.0.0.1:{worker.port}"
-    if form.server == "hypercorn":
-        worker.command = [sys.executable, "-m", "hypercorn", "-b", address, "gateway.app:create_app()"]
+    if form.server.startswith("hypercorn"):
+        workers = "0" if form.server == "hypercorn-alone" else "1"  # 0: in its own process
+        worker.command = [
+            sys.executable, "-m", "hypercorn", "-b", address, "-w", workers, "gateway.app:create_app()",
+        ]  # fmt: skip
     elif form.server == "granian":
         worker.command = [
             sys.executable, "-m", "granian", "--interface", "asgi", "--factory", "--host", "127.0.0.1",
             "--port", str(worker.port), "gateway.app:create_app",
         ]  # fmt: skip
+    elif form.server == "uvicorn":
+        worker.command = uvicorn_command("gateway.app:create_app", worker.port)
     return worker
+
+
+def uvicorn_command(factory: str, port: int) -> list[str]:
+    """uvicorn as it comes, serving the application that a factory makes."""
+    return [sys.executable, "-m", "uvicorn", "--factory", factory, "--host", "127.0.0.1", "--port", str(port)]

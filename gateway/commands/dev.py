@@ -19,6 +19,7 @@ from gateway.broker.probe import answers
 from gateway.commands.logs import configure_logging
 from gateway.commands.settings_options import load, settings_options
 from gateway.server.files import raise_file_limit
+from gateway.server.listening_socket import CannotListen
 from gateway.server.server import GatewayServer
 from gateway.settings import DevSettings, SettingsError
 
@@ -62,8 +63,8 @@ def dev(**flags: Any) -> None:
             server.run()
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
-    except OSError as error:
-        raise click.ClickException(f"can't listen there: {error}") from None
+    except CannotListen as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _announce(address: str, redis_cli: str, note: str, settings: DevSettings) -> None:

@@ -10,6 +10,7 @@ from gateway.app import Gateway
 from gateway.commands.logs import configure_logging
 from gateway.commands.settings_options import load, settings_options
 from gateway.server.files import raise_file_limit
+from gateway.server.listening_socket import CannotListen
 from gateway.server.server import GatewayServer
 from gateway.settings import Settings, SettingsError
 
@@ -47,5 +48,5 @@ def run(**flags: Any) -> None:
     )
     try:
         server.run()
-    except OSError as error:
-        raise click.ClickException(f"can't listen there: {error}") from None
+    except CannotListen as error:
+        raise click.ClickException(str(error)) from None

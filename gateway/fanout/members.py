@@ -15,6 +15,7 @@ from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
 from gateway.ports import Topics
 from gateway.settings import Settings
+from gateway.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Members:
         self._metrics = metrics
         self._clock = clock
         self._ages = Ages(settings.max_age, clock)
+        self._log_dropped = Throttle(1.0, clock)
         self._stall_timeout = settings.stall_timeout
         self._subscribers: set[Subscriber] = set()
         self._audiences: dict[Topic, Audience] = {}
@@ -148,15 +150,18 @@ class Members:
 
     def drop(self, subscriber: Subscriber, reason: str) -> None:
         """End a stream at once, as a lost connection would."""
-        backlog = subscriber.backlog
-        logger.info(
-            "stream dropped: %s, %d events and %d bytes behind for %.1f s, channels %s",
-            reason,
-            backlog.events if backlog else 0,
-            backlog.bytes if backlog else 0,
-            self._clock() - backlog.since if backlog else 0,
-            ", ".join(topic.name for topic in subscriber.topics[:5]),
-        )
+        suppressed = self._log_dropped.allow(reason)
+        if suppressed is not None:
+            backlog = subscriber.backlog
+            logger.info(
+                "stream dropped: %s, %d events and %d bytes behind for %.1f s, channels %s%s",
+                reason,
+                backlog.events if backlog else 0,
+                backlog.bytes if backlog else 0,
+                self._clock() - backlog.since if backlog else 0,
+                ", ".join(topic.name for topic in subscriber.topics[:5]),
+                f" ({suppressed} more like this before)" if suppressed else "",
+            )
         self.leave(subscriber, reason)
         if subscriber.sink is not None:
             subscriber.sink.abort()

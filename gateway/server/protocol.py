@@ -13,23 +13,46 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.metrics import Metrics
+from gateway.server.deadlines import Deadlines, Limit
 from gateway.web.direct import EXTENSION, Connection, DirectStream
 
 MAX_HEAD_BYTES = 65_536
 """Size of a request's line and headers; llhttp itself has no limit. 100 channels of 256 bytes fit well."""
 
 
-class GatewayProtocol(HttpToolsProtocol):
-    """Offers `gateway.direct` with every request that could become a stream."""
+_LINGER_BYTES = 1_048_576
+"""What a client may still send of a body that nobody reads, before its connection is cut."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+
+class GatewayProtocol(HttpToolsProtocol):
+    """Offers `gateway.direct` with every request that could become a stream, and ends what takes too long.
+
+    Args:
+        deadlines: of all the worker's connections.
+        metrics: where connections that were closed are counted.
+
+    Attributes:
+        limit: the limit that runs for this connection. None while a request is being answered: that takes as long as
+            it takes.
+    """
+
+    def __init__(self, *args: Any, deadlines: Deadlines, metrics: Metrics, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.limit: Limit | None = None
+        self.on_gone: Callable[[], None] | None = None
+        self.leaving = False
+        self._deadlines = deadlines
+        self._metrics = metrics
+        self._silent = True
         self._head_open = True
         self._head_bytes = 0
         # A single header that never ends is not shown by the parser, so what was fed is counted as well.
         self._unparsed_bytes = 0
         self._unfinished: deque[RequestResponseCycle] = deque()
-        self.on_gone: Callable[[], None] | None = None
+        self._upload: RequestResponseCycle | None = None
+        self._upload_keeps_alive = False
+        self._dropped_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Not uvicorn's own: it asks a socket object for the addresses, which uvloop has to make and then keeps for as
@@ -43,6 +66,9 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self.server = _host_and_port(transport.get_extra_info("sockname"))
             self.client = _host_and_port(transport.get_extra_info("peername"))
+        self._deadlines.start(self, self._deadlines.head)
+
+    # -- the parser's callbacks
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -53,7 +79,7 @@ class GatewayProtocol(HttpToolsProtocol):
         # Also for trailers, which come after the body and go the same way.
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse_head()
+            self._refuse("head_too_large", _HEAD_TOO_LARGE)
         else:
             super().on_header(name, value)
 
@@ -67,17 +93,58 @@ class GatewayProtocol(HttpToolsProtocol):
 
         self._unfinished.append(self.cycle)
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._upload is not None:
+            self._end_upload(self._upload)
+
+    # -- the connection
+
+    def data_received(self, data: bytes) -> None:
+        if self.leaving:
+            self._dropped_bytes += len(data)
+            if self._dropped_bytes > _LINGER_BYTES:
+                self.transport.abort()
+            return
+        super().data_received(data)
+        if self._head_open:
+            self._unparsed_bytes += len(data)
+            if self._unparsed_bytes > MAX_HEAD_BYTES:
+                self._refuse("head_too_large", _HEAD_TOO_LARGE)
+        else:
+            self._unparsed_bytes = 0
+        if not self.transport.is_closing():
+            self._set_limit()
+        self._silent = False
+
     def on_response_complete(self) -> None:
+        # Not uvicorn's own, which sets a timer for the next request.
         if self._unfinished:
             self._unfinished.popleft()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.leaving:
+            return
+        if self.transport.is_closing():
+            self._deadlines.start(self, self._deadlines.leaving)
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            self._set_limit()
+        else:
+            head = self._head_open and self._unparsed_bytes  # some of the next one has come already
+            self._deadlines.start(self, self._deadlines.head if head else self._deadlines.idle)
+
+    def shutdown(self) -> None:
+        self._upload_keeps_alive = False
+        super().shutdown()
+        if self.transport.is_closing():
+            self._deadlines.start(self, self._deadlines.leaving)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._deadlines.stop(self)
         super().connection_lost(exc)
-        # uvicorn tells the last request only, and before it may be one that is being answered.
-        for cycle in self._unfinished:
-            cycle.disconnected = True
-            cycle.message_event.set()
+        self._tell_tasks()
         if self.on_gone is not None:
             self.on_gone()
         self._let_go()
@@ -91,24 +158,112 @@ class GatewayProtocol(HttpToolsProtocol):
         self.scope = None  # type: ignore[assignment]
         self.pipeline.clear()
         self._unfinished.clear()
+        self._upload = None
         self.on_gone = None
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._head_open:
-            self._unparsed_bytes += len(data)
-            if self._unparsed_bytes > MAX_HEAD_BYTES:
-                self._refuse_head()
-        else:
-            self._unparsed_bytes = 0
+    def _tell_tasks(self) -> None:
+        """Have the tasks of unfinished requests know that the client is gone."""
+        # uvicorn tells the last request only, and before it may be one that is being answered.
+        for cycle in self._unfinished:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
-    def _refuse_head(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(_HEAD_TOO_LARGE)
+    # -- what takes too long
+
+    def _set_limit(self) -> None:
+        """Have the limit run for what the client is sending."""
+        deadlines = self._deadlines
+        if not self._unfinished:
+            # Anything begins the next head: not only what the parser shows, or empty lines would go on for ever.
+            if self._silent or self.limit is not deadlines.head:
+                deadlines.start(self, deadlines.head)
+            return
+        last = self._unfinished[-1]
+        if last.more_body and self._upload is None:
+            self._begin_upload(last)
+        if last is self._upload is self._unfinished[0]:
+            if self.limit is not deadlines.body:
+                deadlines.start(self, deadlines.body)
+        else:
+            deadlines.stop(self)
+
+    def _begin_upload(self, cycle: RequestResponseCycle) -> None:
+        """Have the connection closed if the request is answered before its body has come, as that would be taken for
+        the next request.
+        """
+        self._upload = cycle
+        self._upload_keeps_alive = cycle.keep_alive
+        cycle.keep_alive = False
+        cycle.transport = _UploadTransport(self)  # type: ignore[assignment]
+
+    def _end_upload(self, cycle: RequestResponseCycle) -> None:
+        self._upload = None
+        if not cycle.response_started:
+            cycle.keep_alive = self._upload_keeps_alive
+        transport: object = cycle.transport
+        if isinstance(transport, _UploadTransport):  # else the head of a stream is held back
+            cycle.transport = self.transport
+
+    def close_upload(self) -> None:
+        """Close a connection on which the rest of a body may follow.
+
+        That is read and dropped for a while: a connection closed with something unread is reset, and the client loses
+        the answer.
+        """
+        if self._upload is None:
             self.transport.close()
+        elif not self.leaving and not self.transport.is_closing():
+            self.leaving = True
+            self.flow.resume_reading()
+            self.transport.write_eof()
+            self._deadlines.start(self, self._deadlines.leaving)
+
+    def on_late(self, limit: Limit) -> None:
+        """The client has taken too long."""
+        if limit is self._deadlines.leaving:
+            self.transport.abort()
+        elif limit is self._deadlines.idle:
+            self._close()
+        elif limit is self._deadlines.head:
+            self._refuse("head_timeout", b"" if self._silent else _HEAD_LATE)
+        elif not self._unfinished[0].response_started:  # else a stream, which doesn't care
+            self._refuse("body_timeout", _BODY_LATE)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse("invalid", _error_head(400, f"{msg}\n".encode()))
+
+    def _refuse(self, reason: str, answer: bytes) -> None:
+        """Close the connection, with an answer unless that would stand within another one."""
+        if self.transport.is_closing():
+            return
+        self._metrics.bad_requests[reason] += 1
+        waiting = self._unfinished
+        if not waiting or (waiting[0] is self._upload and not self._upload.response_started):
+            self.transport.write(answer)
+        self._tell_tasks()
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        # What was written last may never be read.
+        self._deadlines.start(self, self._deadlines.leaving)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing: whoever asks for a WebSocket gets an answer over HTTP, and must not fill the log."""
+
+
+class _UploadTransport:
+    """The transport of a request whose body has not come yet."""
+
+    __slots__ = ("_protocol", "is_closing", "write")
+
+    def __init__(self, protocol: GatewayProtocol) -> None:
+        self._protocol = protocol
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+
+    def close(self) -> None:
+        self._protocol.close_upload()
 
 
 class _Handle:
@@ -125,7 +280,7 @@ class _Handle:
 
     @property
     def gone(self) -> bool:
-        return self._protocol.transport.is_closing()
+        return self._protocol.leaving or self._protocol.transport.is_closing()
 
     def _running(self) -> RequestResponseCycle:
         cycle = self._cycle()
@@ -158,7 +313,7 @@ class _Handle:
         cycle.response_complete = True
         cycle.message_event.set()
         protocol.server_state.total_requests += 1
-        protocol._unset_keepalive_if_required()
+        protocol._deadlines.stop(protocol)
         protocol.connections.discard(protocol)
         protocol._let_go()
         if (head := self.take_head()) and not transport.is_closing():
@@ -201,4 +356,6 @@ def _error_head(status: int, body: bytes) -> bytes:
     return STATUS_LINE[status] + head + body
 
 
+_HEAD_LATE = _error_head(408, b"The request's headers took too long (setting head_timeout).\n")
+_BODY_LATE = _error_head(408, b"The request's body took too long (setting body_timeout).\n")
 _HEAD_TOO_LARGE = _error_head(431, b"The request's headers are larger than %d bytes.\n" % MAX_HEAD_BYTES)

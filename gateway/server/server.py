@@ -1,5 +1,6 @@
 """A uvicorn server that drains before it stops."""
 
+import functools
 import gc
 import logging
 import socket
@@ -11,8 +12,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gateway.fanout.admission import Admission
+from gateway.metrics import Metrics
 from gateway.server.access_log import RedactTokens
+from gateway.server.deadlines import Deadlines
 from gateway.server.drain import drain
+from gateway.server.listening_socket import check_unix_path, tcp_sockets, why_not_tcp, why_not_unix
+from gateway.server.log_floods import LogFloods
 from gateway.server.protocol import GatewayProtocol
 from gateway.settings import Settings
 
@@ -39,6 +44,7 @@ class Served(Protocol):
 
     app: Starlette
     settings: Settings
+    metrics: Metrics
     admission: Admission
 
     async def hand_over(self) -> None:
@@ -75,7 +81,9 @@ class GatewayServer(uvicorn.Server):
                 port=settings.port,
                 uds=settings.unix_socket or None,
                 loop="uvloop",
-                http=GatewayProtocol,
+                http=functools.partial(  # type: ignore[arg-type]
+                    GatewayProtocol, deadlines=Deadlines(settings), metrics=gateway.metrics
+                ),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -89,11 +97,27 @@ class GatewayServer(uvicorn.Server):
                 - settings.handover_timeout,  # type: ignore[arg-type]
             )
         )
+        for name in ("uvicorn.error", "asyncio"):
+            logging.getLogger(name).addFilter(LogFloods(gateway.metrics))
         if settings.access_log:
             logging.getLogger("uvicorn.access").addFilter(RedactTokens())
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """uvicorn's, on sockets that are opened here: it says of a port only what the kernel says.
+
+        Raises:
+            CannotListen: on what the settings say.
+        """
+        settings = self._settings
+        if settings.unix_socket:
+            check_unix_path(settings)
+        elif sockets is None:
+            sockets = tcp_sockets(settings)
+        try:
+            await super().startup(sockets)
+        except OSError as error:
+            await self.lifespan.shutdown()
+            raise (why_not_unix if settings.unix_socket else why_not_tcp)(error, settings) from error
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_YOUNG, _ALL_PORTABLE if self._settings.delivery == "portable" else _ALL_DIRECT)

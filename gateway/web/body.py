@@ -1,7 +1,11 @@
-"""Reading a request's body, within a limit."""
+"""Reading requests' bodies, within limits."""
+
+from types import TracebackType
+from typing import Self
 
 from starlette.types import Receive, Scope
 
+from gateway.metrics import Metrics
 from gateway.web.problem import Problem
 
 
@@ -9,36 +13,64 @@ class ClientGone(Exception):
     """The client left before its request was complete."""
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int, setting: str) -> bytes:
-    """The whole body.
+class NoRoom(Exception):
+    """All bodies together are too large just now (setting `max_bodies_bytes`)."""
+
+
+class Body:
+    """One request's body; a context manager that holds its share of all bodies' size until the request is answered.
 
     Args:
-        max_bytes: more are refused, before they are read where the client says how many there are.
-        setting: the name of the limit, for the error.
-
-    Raises:
-        Problem: 413, larger than allowed.
-        ClientGone: nobody is left to answer.
+        max_total_bytes: limit for all bodies together.
+        metrics: where their size is counted.
     """
-    too_large = Problem(
-        413,
-        f"The body is larger than {max_bytes} bytes (setting {setting}).",
-        # What the client still sends is not read, so the connection can't be used again.
-        {"Connection": "close"},
-    )
-    for name, value in scope["headers"]:
-        if name == b"content-length" and int(value) > max_bytes:
-            raise too_large
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        piece = message.get("body", b"")
-        size += len(piece)
-        if size > max_bytes:
-            raise too_large
-        pieces.append(piece)
-        if not message.get("more_body", False):
-            return b"".join(pieces)
+
+    def __init__(self, max_total_bytes: int, metrics: Metrics) -> None:
+        self._max_total_bytes = max_total_bytes
+        self._metrics = metrics
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        self._metrics.body_bytes -= self._size
+        self._size = 0
+
+    async def read(self, scope: Scope, receive: Receive, max_bytes: int, setting: str) -> bytes:
+        """The whole body.
+
+        Args:
+            max_bytes: more are refused, before they are read where the client says how many there are.
+            setting: the name of that limit, for the error.
+
+        Raises:
+            Problem: 413, larger than allowed.
+            NoRoom: together with all others it is larger than allowed.
+            ClientGone: nobody is left to answer.
+        """
+        for name, value in scope["headers"]:
+            if name == b"content-length" and int(value) > max_bytes:
+                raise _too_large(max_bytes, setting)
+        # Not a list of the pieces: a client that sends two bytes at a time would make it twenty times as large.
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece = message.get("body", b"")
+            self._size += len(piece)
+            self._metrics.body_bytes += len(piece)
+            if self._size > max_bytes:
+                raise _too_large(max_bytes, setting)
+            if self._metrics.body_bytes > self._max_total_bytes:
+                self._metrics.bodies_refused += 1
+                raise NoRoom
+            body += piece
+            if not message.get("more_body", False):
+                return bytes(body)
+
+
+def _too_large(max_bytes: int, setting: str) -> Problem:
+    # What the client still sends is not read, so the connection can't be used again.
+    return Problem(413, f"The body is larger than {max_bytes} bytes (setting {setting}).", {"Connection": "close"})

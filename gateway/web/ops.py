@@ -72,6 +72,7 @@ class _Collector(Collector):
         yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(backlogs))
         yield _gauge("queued_events", "Events waiting for slow clients.", sum(backlog.events for backlog in backlogs))
         yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(backlog.bytes for backlog in backlogs))
+        yield _gauge("body_bytes", "Size of request bodies not answered yet.", counts.body_bytes)
         yield _gauge("history_bytes", "Size of the recent events kept.", self._history.bytes)
         yield _gauge("redis_lag_seconds", "From this worker through Redis and back.", counts.lag)
         yield _gauge("tasks", "Tasks of the event loop; does not grow with direct streams.", len(asyncio.all_tasks()))
@@ -91,6 +92,9 @@ class _Collector(Collector):
         yield _counter("streams_opened", "Streams begun.", counts.streams_opened)
         yield _counter("streams_closed", "Streams ended, by reason.", counts.streams_closed, "reason")
         yield _counter("turned_away", "Streams not served, by reason.", counts.turned_away, "reason")
+        yield _counter("bad_requests", "Connections closed for bad or late requests.", counts.bad_requests, "reason")
+        yield _counter("warnings", "The HTTP server's warnings, logged or not, by logger.", counts.warnings, "logger")
+        yield _counter("bodies_refused", "Requests refused for max_bodies_bytes.", counts.bodies_refused)
         yield _counter("refused_messages", "Undeliverable messages, by reason.", counts.refused_messages, "reason")
         yield _counter("redis_failures", "Failures of Redis, by kind.", counts.redis_failures, "kind")
 

@@ -1,19 +1,14 @@
 """The portable path: the same stream on any ASGI server."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import anyio
 from sse_starlette import EventSourceResponse
-from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
 from gateway.fanout.members import Members
 from gateway.fanout.subscriber import Subscriber
-
-# sse-starlette ends every stream as soon as it sees a uvicorn server about to exit; ours are ended by the drain,
-# spread over its window.
-AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 
 
 class PortableStream(EventSourceResponse):
@@ -22,12 +17,22 @@ class PortableStream(EventSourceResponse):
     Args:
         first: bytes to begin with.
         headers: the response's headers.
+        on_exit: called when the server is about to exit, to end the stream; None where the server itself ends its
+            streams.
     """
 
-    def __init__(self, members: Members, subscriber: Subscriber, first: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        members: Members,
+        subscriber: Subscriber,
+        first: bytes,
+        headers: Mapping[str, str],
+        on_exit: Callable[[Subscriber], None] | None,
+    ) -> None:
         self._members = members
         self._subscriber = subscriber
         self._first = first
+        self._on_exit = on_exit
         self._last: bytes | None = None
         self._wakeup = asyncio.Event()
         self._everything = anyio.CancelScope()
@@ -44,6 +49,15 @@ class PortableStream(EventSourceResponse):
             self._members.leave(self._subscriber, "client")
             # They refer to each other; without this they would stay until the garbage collector comes by.
             self._subscriber.sink = None
+
+    async def _listen_for_exit_signal(self) -> None:  # type: ignore[override]
+        # sse-starlette cancels a response as soon as this returns, so it never does: the stream ends by what is
+        # written last. Uvicorn exits only when all its responses have ended, so they have to end before the
+        # lifespan does; that a uvicorn is about to exit is what sse-starlette finds out here.
+        if self._on_exit is not None:
+            await EventSourceResponse._listen_for_exit_signal()
+            self._on_exit(self._subscriber)
+        await anyio.sleep_forever()
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         yield self._first

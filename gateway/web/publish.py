@@ -8,7 +8,7 @@ from gateway.memory.names import BadName, check_channel
 from gateway.metrics import Metrics
 from gateway.ports import Publisher, PublishFailed
 from gateway.settings import Settings
-from gateway.web.body import ClientGone, read_body
+from gateway.web.body import Body, ClientGone, NoRoom
 from gateway.web.origins import Origins
 from gateway.web.path import channel_in_path
 from gateway.web.problem import Problem
@@ -38,17 +38,30 @@ class Publish:
             channel = check_channel(channel_in_path(scope) or "", settings.max_channel_bytes)
         except BadName as error:
             raise Problem(400, f"{error}.") from None
-        try:
-            payload = await read_body(scope, receive, settings.max_payload_bytes, "max_payload_bytes")
-        except ClientGone:
-            return
+        with Body(settings.max_bodies_bytes, self._metrics) as body:
+            try:
+                payload = await body.read(scope, receive, settings.max_payload_bytes, "max_payload_bytes")
+            except ClientGone:
+                return
+            except NoRoom:
+                raise Problem(
+                    503,
+                    f"Messages of {settings.max_bodies_bytes} bytes are on their way already (setting "
+                    "max_bodies_bytes).",
+                    {"Retry-After": "1"},
+                ) from None
+            answer = await self._publish(channel, payload, durable)
+        await JSONResponse(answer)(scope, receive, send)
+
+    async def _publish(self, channel: str, payload: bytes, durable: bool) -> dict[str, object]:
+        settings = self._settings
         try:
             check_publishable(payload, durable, settings.max_payload_bytes, settings.max_id_bytes)
         except Undeliverable as refusal:
             self._metrics.refused_messages[refusal.reason] += 1
             raise Problem(400, f"The message can't be delivered: {refusal}.") from None
+        answer: dict[str, object] = {"channel": channel}
         try:
-            answer: dict[str, object] = {"channel": channel}
             if durable:
                 answer["id"] = await self._publisher.publish_durable(channel, payload)
             else:
@@ -56,7 +69,7 @@ class Publish:
         except PublishFailed as error:
             raise Problem(503, f"Redis did not take the message: {error}.", {"Retry-After": "1"}) from None
         self._metrics.published += 1
-        await JSONResponse(answer)(scope, receive, send)
+        return answer
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other sites: a browser sends a plain POST for them without asking first (no preflight)."""

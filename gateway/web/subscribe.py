@@ -1,5 +1,8 @@
 """GET and POST /events: open a stream."""
 
+import asyncio
+import contextlib
+
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -13,7 +16,7 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.web.accept import accepts_gzip
 from gateway.web.address import ClientAddress
-from gateway.web.body import ClientGone, read_body
+from gateway.web.body import Body, ClientGone, NoRoom
 from gateway.web.departure import Departure
 from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
 from gateway.web.path import channel_in_path
@@ -21,6 +24,9 @@ from gateway.web.portable import PortableStream
 from gateway.web.problem import Problem
 from gateway.web.stream_request import QueryRequests, StreamRequest, from_json
 from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
+
+_LAST_WORDS = 2.0
+"""Seconds that clients on the portable path have to read the end of their stream after the lifespan."""
 
 
 class Subscribe:
@@ -38,11 +44,16 @@ class Subscribe:
         members.on_leave.append(quotas.discard)
         self._metrics = metrics
         self._queries = QueryRequests(settings)
+        self._portable: set[PortableStream] = set()
+        self._all_ended: asyncio.Event | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             request = await self._request(scope, receive)
         except ClientGone:
+            return
+        except NoRoom:
+            await self._turn_away("full", None, scope, receive, send)
             return
         if scope["method"] == "HEAD":
             await Response(None, 200, STREAM_HEADERS, STREAM_TYPE)(scope, receive, send)
@@ -56,17 +67,49 @@ class Subscribe:
         except (TurnedAway, TopicRefused) as refusal:
             # Redis' permissions can be wrong for a moment: with a 403 every EventSource would give up for good.
             reason = refusal.reason if isinstance(refusal, TurnedAway) else "redis_denied"
-            answer = turn_away(reason, request.last_event_id, self._settings.retry_busy, self._metrics)
-            await answer(scope, receive, send)
+            await self._turn_away(reason, request.last_event_id, scope, receive, send)
             return
         try:
             if handle is None:
                 headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.compressed else {})
-                await PortableStream(self._members, subscriber, first, headers)(scope, departure.receive, send)
+                on_exit = None if EXTENSION in scope.get("extensions", {}) else self._end
+                stream = PortableStream(self._members, subscriber, first, headers, on_exit)
+                self._portable.add(stream)
+                try:
+                    await stream(scope, departure.receive, send)
+                finally:
+                    self._portable.discard(stream)
+                    if self._all_ended is not None and not self._portable:
+                        self._all_ended.set()
             else:
                 await self._begin_direct(handle, send, subscriber, first)
         finally:
             departure.stop()
+
+    def end_all(self) -> None:
+        """Take no new streams, and end the open ones at once: for servers that don't drain."""
+        for subscriber in self._admission.drain():
+            self._end(subscriber)
+
+    async def wait_ended(self) -> None:
+        """Until the streams on the portable path have ended, for a while at most: clients may not read."""
+        if not self._portable:
+            return
+        self._all_ended = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._all_ended.wait()
+
+    def _end(self, subscriber: Subscriber) -> None:
+        if subscriber.closed is None:
+            self._admission.close(subscriber, "drain", "worker_shutdown")
+
+    async def _turn_away(
+        self, reason: str, last_event_id: str | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        close = scope["http_version"] in ("1.0", "1.1")  # later versions have streams to end, and forbid the header
+        answer = turn_away(reason, last_event_id, self._settings.retry_busy, self._metrics, close)
+        await answer(scope, receive, send)
 
     async def _ready(
         self, request: StreamRequest, scope: Scope, handle: DirectHandle | None, departure: Departure
@@ -117,8 +160,10 @@ class Subscribe:
 
     async def _request(self, scope: Scope, receive: Receive) -> StreamRequest:
         if scope["method"] == "POST":
-            body = await read_body(scope, receive, self._settings.max_request_bytes, "max_request_bytes")
-            return from_json(self._settings, scope["query_string"], body, scope["headers"])
+            settings = self._settings
+            with Body(settings.max_bodies_bytes, self._metrics) as body:
+                content = await body.read(scope, receive, settings.max_request_bytes, "max_request_bytes")
+            return from_json(settings, scope["query_string"], content, scope["headers"])
         return self._queries.get(scope["query_string"], channel_in_path(scope), scope["headers"])
 
     def _handle(self, scope: Scope) -> DirectHandle | None:

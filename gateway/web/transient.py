@@ -26,7 +26,7 @@ STREAM_TYPE = "text/event-stream; charset=utf-8"
 _SAFE_ID = re.compile(r"[^\x00-\x1f\x7f]*")
 
 
-def turn_away(reason: str, last_event_id: str | None, retry_busy: float, metrics: Metrics) -> Response:
+def turn_away(reason: str, last_event_id: str | None, retry_busy: float, metrics: Metrics, close: bool) -> Response:
     """A stream of one event.
 
     Args:
@@ -34,9 +34,11 @@ def turn_away(reason: str, last_event_id: str | None, retry_busy: float, metrics
         last_event_id: what the client has sent.
         retry_busy: longest reconnection time told, in seconds; half of it is the shortest.
         metrics: where it is counted.
+        close: whether to close the connection. Thousands are turned away at once, when descriptors are scarce.
     """
     metrics.turned_away[reason] += 1
     retry = random.uniform(retry_busy / 2, retry_busy)
     id_ = last_event_id if last_event_id is not None and _SAFE_ID.fullmatch(last_event_id) else None
     body = sse.id_line(id_) + sse.body(closing(reason, retry))
-    return Response(body, 200, STREAM_HEADERS, STREAM_TYPE)
+    headers = STREAM_HEADERS | ({"Connection": "close"} if close else {})
+    return Response(body, 200, headers, STREAM_TYPE)

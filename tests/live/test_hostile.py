@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -237,6 +238,57 @@ def test_asking_for_a_websocket_fills_no_log(tmp_path: Path, redis_server: Redis
         for _ in range(3):
             httpx.get(f"{worker.url}/healthz", headers=headers)
         assert "WARNING" not in worker.output
+
+
+def test_a_flood_of_bad_requests_is_a_few_lines(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Worker(tmp_path, redis_server.url) as worker:
+        began = time.monotonic()
+        for _ in range(500):
+            with _connect(worker, b"\x16\x03\x01\r\n\r\n") as connection:
+                assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+        seconds = time.monotonic() - began
+        assert metric(worker, "bad_requests_total", reason="invalid") == 500
+        assert metric(worker, "warnings_total", logger="uvicorn.error") == 500
+        lines = worker.output.count("Invalid HTTP request")
+        assert 1 <= lines <= seconds + 1
+        wait_until(lambda: _one_more(worker), "the number of those held back")
+
+
+def _one_more(worker: Worker) -> bool:
+    with _connect(worker, b"\x16\r\n\r\n") as connection:
+        connection.recv(65536)
+    return re.search(r"Invalid HTTP request received\. \(\d+ more like this before\)", worker.output) is not None
+
+
+def test_garbage_behind_a_request_that_waits_is_no_error_of_ours(tmp_path: Path, private_redis: RedisServer) -> None:
+    with Worker(tmp_path, private_redis.url, subscribe_timeout=600, canary_interval=0) as worker:
+        private_redis.send_signal(signal.SIGSTOP)
+        try:
+            with _connect(worker, _get("a")) as connection:
+                wait_until(lambda: metric(worker, "streams") == 1, "waiting for Redis")
+                connection.sendall(b"\x16\x03\x01\r\n\r\n")
+                assert connection.recv(65536) == b"", "an error that the client would take for its stream"
+            wait_until(lambda: metric(worker, "streams") == 0, "forgotten")
+        finally:
+            private_redis.send_signal(signal.SIGCONT)
+        assert "without starting response" not in worker.output
+
+
+def test_many_slow_clients_are_a_few_lines(tmp_path: Path, redis_server: RedisServer) -> None:
+    count = 50
+    with Worker(tmp_path, redis_server.url, queue_events=1, queue_bytes=1024) as worker, ExitStack() as stack:
+        for _ in range(count):
+            slow = stack.enter_context(socket.socket())
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", worker.port))
+            slow.sendall(_get("busy"))
+        wait_until(lambda: metric(worker, "streams") == count, "all open")
+        began = time.monotonic()
+        while metric(worker, "streams"):
+            redis_server.client().publish("busy", "x" * 500_000)
+        seconds = time.monotonic() - began
+        assert metric(worker, "streams_closed_total", reason="overflow") == count
+        assert 1 <= worker.output.count("stream dropped: overflow, ") <= seconds + 1
 
 
 def test_tokens_stay_out_of_the_access_log(tmp_path: Path, redis_server: RedisServer) -> None:

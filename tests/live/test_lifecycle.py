@@ -203,10 +203,75 @@ def test_a_worker_without_streams_goes_at_once(tmp_path: Path, redis_server: Red
 
 
 def test_a_port_in_use_is_said(tmp_path: Path, redis_server: RedisServer, worker: Worker) -> None:
-    with Worker(tmp_path, redis_server.url, port=worker.port).start(wait=False) as second:
-        assert second.wait() != 0
-        assert "address already in use" in second.output
-        assert "Traceback" not in second.output
+    for command in ("run", "dev"):
+        second = Worker(tmp_path, redis_server.url, port=worker.port)
+        second.command[-1] = command
+        second.log = tmp_path / command
+        assert _refusal(second) == (
+            f"Error: port (--port, GATEWAY_PORT): {worker.port} on 127.0.0.1 is in use by another process."
+        )
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [("192.0.2.1", "this machine has no address 192.0.2.1"), ("no.such.invalid", "is no address and no name of one")],
+)
+def test_a_host_that_is_not_here_is_said(tmp_path: Path, redis_server: RedisServer, host: str, words: str) -> None:
+    refusal = _refusal(Worker(tmp_path, redis_server.url, host=host))
+    assert refusal.startswith("Error: host (--host, GATEWAY_HOST): ")
+    assert words in refusal
+
+
+@pytest.mark.parametrize("case", ["no directory", "too long", "no socket", "not permitted", "in use", "in a file"])
+def test_a_unix_socket_that_cannot_be_is_said(tmp_path: Path, redis_server: RedisServer, case: str) -> None:
+    path = tmp_path / "worker.sock"
+    with ExitStack() as stack:
+        if case == "no directory":
+            path, words = tmp_path / "missing" / "worker.sock", f"there is no directory {tmp_path}/missing"
+        elif case == "too long":
+            path, words = tmp_path / ("x" * 120), "bytes is too long; 107 is the limit"
+        elif case == "no socket":
+            path.write_text("precious")
+            words = f"{path} is there already, and is no socket"
+        elif case == "not permitted":
+            path = Path("/proc/worker.sock")  # where root can't make files either
+            words = "/proc/worker.sock"
+        elif case == "in a file":
+            (tmp_path / "file").touch()
+            path, words = tmp_path / "file" / "worker.sock", f"there is no directory {tmp_path}/file"
+        else:
+            taken = stack.enter_context(socket.socket(socket.AF_UNIX))
+            taken.bind(str(path))
+            taken.listen()
+            words = f"another process listens on {path}"
+        refusal = _refusal(Worker(tmp_path, redis_server.url, unix_socket=path))
+        assert refusal.startswith("Error: unix_socket (--unix-socket, GATEWAY_UNIX_SOCKET): ")
+        assert words in refusal
+        if case == "no socket":
+            assert path.read_text() == "precious"
+
+
+def _refusal(worker: Worker) -> str:
+    """The one line that a worker says instead of starting."""
+    with worker.start(wait=False):
+        assert worker.wait() == 1
+        lines = worker.output.splitlines()
+    assert len(lines) == 1, worker.output
+    return lines[0]
+
+
+def test_the_socket_of_a_worker_that_was_killed_is_replaced(tmp_path: Path, redis_server: RedisServer) -> None:
+    path = tmp_path / "worker.sock"
+    for _ in range(2):
+        with Worker(tmp_path, redis_server.url, unix_socket=path).start(wait=False) as worker:
+            worker.wait_for_output(f"listens on {path}")
+            worker.kill()
+        worker.log.unlink()
+        assert path.is_socket()
+    with Worker(tmp_path, redis_server.url, unix_socket=path).start(wait=False) as worker:
+        worker.wait_for_output(f"listens on {path}")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            assert client.get("http://gateway/healthz").status_code == 200
 
 
 def test_listening_on_a_unix_socket(tmp_path: Path, redis_server: RedisServer) -> None:

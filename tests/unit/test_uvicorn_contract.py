@@ -5,6 +5,7 @@ When a new uvicorn fails here, read gateway/server/protocol.py against its httpt
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +16,15 @@ from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from gateway.metrics import Metrics
+from gateway.server.deadlines import Deadlines
 from gateway.server.protocol import GatewayProtocol
 from gateway.server.server import GatewayServer
+from gateway.settings import Settings
+
+
+def gateway_protocol(*args: Any) -> GatewayProtocol:
+    return GatewayProtocol(*args, deadlines=Deadlines(Settings()), metrics=Metrics())
 
 
 class Transport(asyncio.Transport):
@@ -49,8 +57,8 @@ class Transport(asyncio.Transport):
 
 async def _serve(app: Any, request: bytes) -> tuple[GatewayProtocol, Transport]:
     """Feed a request to the protocol and wait until its task has ended."""
-    config = uvicorn.Config(app, http=GatewayProtocol, lifespan="off", log_config=None, ws="none")
-    protocol = GatewayProtocol(config, ServerState(), {})
+    config = uvicorn.Config(app, lifespan="off", log_config=None, ws="none")
+    protocol = gateway_protocol(config, ServerState(), {})
     transport = Transport()
     protocol.connection_made(transport)
     protocol.data_received(request)
@@ -88,6 +96,7 @@ def test_the_head_goes_through_uvicorn_and_the_body_does_not() -> None:
     assert not transport.closed
     assert protocol not in protocol.connections
     assert stream.handed.registry is protocol.connections
+    assert protocol.limit is None
     assert protocol.timeout_keep_alive_task is None, "uvicorn would close the stream when it fires"
 
 
@@ -119,9 +128,9 @@ def test_a_request_that_fails_once_its_head_is_held_ends_the_connection() -> Non
 
 
 @pytest.mark.parametrize("where", ["127.0.0.1", "::1", "unix"])
-@pytest.mark.parametrize("protocol_class", [HttpToolsProtocol, GatewayProtocol])
+@pytest.mark.parametrize("make", [HttpToolsProtocol, gateway_protocol])
 def test_addresses_are_those_of_the_sockets(
-    protocol_class: type[HttpToolsProtocol], where: str, tmp_path: Path
+    make: Callable[..., HttpToolsProtocol], where: str, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "worker.sock")
     scopes: list[Any] = []
@@ -132,12 +141,12 @@ def test_addresses_are_those_of_the_sockets(
         await send({"type": "http.response.body", "body": b""})
 
     async def ask() -> tuple[Any, Any]:
-        config = uvicorn.Config(app, http=protocol_class, lifespan="off", log_config=None)
+        config = uvicorn.Config(app, lifespan="off", log_config=None)
         config.uds = path if where == "unix" else None
         loop = asyncio.get_running_loop()
 
         def protocol() -> HttpToolsProtocol:
-            return protocol_class(config, ServerState(), {})
+            return make(config, ServerState(), {})
 
         if where == "unix":
             server: asyncio.AbstractServer = await loop.create_unix_server(protocol, path)
@@ -180,14 +189,31 @@ def test_head_requests_are_not_offered_the_extension() -> None:
 
 
 def test_what_is_used_is_there() -> None:
-    for name in ("on_message_begin", "on_headers_complete", "connection_lost", "data_received"):
+    for name in (
+        "on_message_begin",
+        "on_headers_complete",
+        "on_message_complete",
+        "on_response_complete",
+        "connection_lost",
+        "data_received",
+        "send_400_response",
+        "shutdown",
+        "_start_asgi_task",
+    ):
         assert name in HttpToolsProtocol.__dict__
-    assert "_unset_keepalive_if_required" in HttpToolsProtocol.__dict__
     assert b"200 OK" in httptools_impl.STATUS_LINE[200]
     cycle = inspect.signature(RequestResponseCycle).parameters
     assert {"scope", "transport", "message_event", "on_response"} <= cycle.keys()
     source = inspect.getsource(RequestResponseCycle)
-    for attribute in ("self.chunked_encoding", "self.response_complete", "self.disconnected", "self.message_event"):
+    for attribute in (
+        "self.chunked_encoding",
+        "self.response_complete",
+        "self.disconnected",
+        "self.message_event",
+        "self.more_body",
+        "self.keep_alive",
+        "self.transport.close()",
+    ):
         assert attribute in source
     for name in ("handle_exit", "shutdown", "startup", "capture_signals"):
         assert name in uvicorn.Server.__dict__
