@@ -56,7 +56,7 @@ class Publish:
         except PublishFailed as error:
             raise Problem(503, f"Redis did not take the message: {error}.", {"Retry-After": "1"}) from None
         self._metrics.published += 1
-        await JSONResponse(answer)(scope, receive, send)
+        await JSONResponse(answer, headers={"X-Content-Type-Options": "nosniff"})(scope, receive, send)
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other sites: a browser sends a plain POST for them without asking first (no preflight)."""
