@@ -305,7 +305,9 @@ def test_the_production_variant(tmp_path: Path) -> None:
             assert next(line for line in lines if line.startswith("data:")) == "data: hello"
 
         assert {client.get(f"{url}{path}").status_code for path in ("/", "/metrics", "/readyz")} == {404}
-        assert client.post(f"{url}/publish/news", content=b"x").status_code == 403
+        assert client.post(f"{url}/publish/news", content=b"x").status_code == 404
+        assert client.get(f"{url}/events/news", headers={"Host": "attacker.example"}).status_code == 400
+        assert client.get(f"{url}/healthz").headers["strict-transport-security"] == "max-age=31536000"
         assert httpx.get(f"http://127.0.0.1:{plain}/").status_code == 301
     assert compose.leftovers() == ""
 
