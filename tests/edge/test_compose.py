@@ -13,6 +13,7 @@ from testing.certificate import make_certificate
 from testing.compose import Compose, docker, docker_is_missing
 from testing.eventsource import EventSource, event_sources, many
 from testing.process import free_port
+from testing.targets import TARGETS, ask
 from testing.waiting import until
 
 pytestmark = [
@@ -224,6 +225,27 @@ def test_nginx_can_not_reach_redis(compose: Compose) -> None:
     said = docker("exec", nginx, "sh", "-c", f"curl -sS --max-time 3 telnet://{address}:6379 2>&1; echo $?")
     assert said.split()[-1] in ("7", "28"), said  # refused, or no answer
     assert docker("exec", nginx, "sh", "-c", "getent hosts redis || true") == ""
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_no_spelling_means_one_thing_to_nginx_and_another_to_a_worker(
+    compose: Compose, address: str, method: str
+) -> None:
+    """As in test_paths.py, with the nginx of the image, which is a newer one."""
+    networks = json.loads(
+        docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", compose.containers("worker")[0])
+    )
+    [worker] = [network["IPAddress"] for name, network in networks.items() if name.endswith("_edge")]
+    port = int(address.rpartition(":")[2])
+    different, reached = {}, set()
+    for target in TARGETS:
+        direct, through = ask(8080, method, target, host=worker), ask(port, method, target)
+        if through.what not in ("", direct.what):
+            different[target] = (direct, through)
+        reached.add(through.what.partition(" ")[0])
+    assert not different
+    assert ("published" in reached) is (method == "POST")
+    assert ("stream" in reached) is (method == "GET")
 
 
 def test_redis_refuses_rather_than_loses(compose: Compose) -> None:
