@@ -28,6 +28,7 @@ from gateway.web.console_page import ConsolePage
 from gateway.web.hosts import Hosts
 from gateway.web.ops import Ops
 from gateway.web.origins import Origins
+from gateway.web.path import PlainPaths
 from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
 from gateway.web.publish import Publish
 from gateway.web.shortcut import Shortcut
@@ -90,9 +91,12 @@ class Gateway:
                 Middleware(Hosts(settings).wrap),
                 Middleware(self._origins.wrap),
                 Middleware(Shortcut, "/events", self._subscribe),
+                Middleware(PlainPaths),
             ],
             lifespan=self._lifespan,
         )
+        # A redirect would lead to whatever host the request names.
+        self.app.router.redirect_slashes = False
 
     def _routes(self) -> list[BaseRoute]:
         publish = Publish(self.settings, self.broker.publisher, self._origins, self.metrics)

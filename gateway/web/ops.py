@@ -15,7 +15,7 @@ from gateway.memory.history import History
 from gateway.metrics import Metrics
 from gateway.ports import Source
 
-_NO_STORE = {"Cache-Control": "no-store"}
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class Ops:
@@ -31,7 +31,7 @@ class Ops:
 
     async def healthz(self, _: Request) -> Response:
         """The process answers; nothing is said about Redis, for a restart would not bring it back."""
-        return JSONResponse({"status": "ok"}, headers=_NO_STORE)
+        return JSONResponse({"status": "ok"}, headers=_HEADERS)
 
     async def readyz(self, _: Request) -> Response:
         """Whether new clients can be served."""
@@ -43,12 +43,12 @@ class Ops:
         if (redis := self._source.problem) is not None:
             problems["redis"] = redis
         if problems:
-            return JSONResponse({"status": "not ready", "problems": problems}, 503, _NO_STORE)
-        return JSONResponse({"status": "ready"}, headers=_NO_STORE)
+            return JSONResponse({"status": "not ready", "problems": problems}, 503, _HEADERS)
+        return JSONResponse({"status": "ready"}, headers=_HEADERS)
 
     async def metrics(self, _: Request) -> Response:
         """Prometheus' text format."""
-        return Response(generate_latest(self._registry), headers={**_NO_STORE, "Content-Type": CONTENT_TYPE_LATEST})
+        return Response(generate_latest(self._registry), headers={**_HEADERS, "Content-Type": CONTENT_TYPE_LATEST})
 
 
 class _Collector(Collector):

@@ -29,7 +29,7 @@ class Problem(Exception):
         return Response(
             orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE),
             self.status,
-            {"Cache-Control": "no-store", **self.headers},
+            {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", **self.headers},
             "application/problem+json",
         )
 

@@ -51,7 +51,7 @@ class Publish:
                     {"Retry-After": "1"},
                 ) from None
             answer = await self._publish(channel, payload, durable)
-        await JSONResponse(answer)(scope, receive, send)
+        await JSONResponse(answer, headers={"X-Content-Type-Options": "nosniff"})(scope, receive, send)
 
     async def _publish(self, channel: str, payload: bytes, durable: bool) -> dict[str, object]:
         settings = self._settings

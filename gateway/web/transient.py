@@ -18,6 +18,8 @@ STREAM_HEADERS = {
     "Cache-Control": "no-store, no-transform",
     "X-Accel-Buffering": "no",
     "Vary": "Accept-Encoding",
+    # A page of another site could otherwise load a stream as a script.
+    "X-Content-Type-Options": "nosniff",
 }
 STREAM_TYPE = "text/event-stream; charset=utf-8"
 

@@ -13,6 +13,7 @@ from testing.certificate import make_certificate
 from testing.compose import Compose, docker, docker_is_missing
 from testing.eventsource import EventSource, event_sources, many
 from testing.process import free_port
+from testing.targets import TARGETS, ask
 from testing.waiting import until
 
 pytestmark = [
@@ -226,6 +227,27 @@ def test_nginx_can_not_reach_redis(compose: Compose) -> None:
     assert docker("exec", nginx, "sh", "-c", "getent hosts redis || true") == ""
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_no_spelling_means_one_thing_to_nginx_and_another_to_a_worker(
+    compose: Compose, address: str, method: str
+) -> None:
+    """As in test_paths.py, with the nginx of the image, which is a newer one."""
+    networks = json.loads(
+        docker("inspect", "--format", "{{json .NetworkSettings.Networks}}", compose.containers("worker")[0])
+    )
+    [worker] = [network["IPAddress"] for name, network in networks.items() if name.endswith("_edge")]
+    port = int(address.rpartition(":")[2])
+    different, reached = {}, set()
+    for target in TARGETS:
+        direct, through = ask(8080, method, target, host=worker), ask(port, method, target)
+        if through.what not in ("", direct.what):
+            different[target] = (direct, through)
+        reached.add(through.what.partition(" ")[0])
+    assert not different
+    assert ("published" in reached) is (method == "POST")
+    assert ("stream" in reached) is (method == "GET")
+
+
 def test_redis_refuses_rather_than_loses(compose: Compose) -> None:
     def setting(name: str) -> str:
         return compose("exec", "-T", "redis", "redis-cli", "CONFIG", "GET", name).split("\n", 1)[1].strip()
@@ -305,7 +327,9 @@ def test_the_production_variant(tmp_path: Path) -> None:
             assert next(line for line in lines if line.startswith("data:")) == "data: hello"
 
         assert {client.get(f"{url}{path}").status_code for path in ("/", "/metrics", "/readyz")} == {404}
-        assert client.post(f"{url}/publish/news", content=b"x").status_code == 403
+        assert client.post(f"{url}/publish/news", content=b"x").status_code == 404
+        assert client.get(f"{url}/events/news", headers={"Host": "attacker.example"}).status_code == 400
+        assert client.get(f"{url}/healthz").headers["strict-transport-security"] == "max-age=31536000"
         assert httpx.get(f"http://127.0.0.1:{plain}/").status_code == 301
     assert compose.leftovers() == ""
 

@@ -205,6 +205,23 @@ def test_two_names_in_one_request_are_refused(named: Worker) -> None:
         assert one.recv(4096).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/events/a"), ("GET", "/events"), ("GET", "/nothing"), ("PUT", "/events"), ("POST", "/publish/a"),
+     ("GET", "/"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/metrics"), ("GET", "/events/..%2f")],
+)  # fmt: skip
+def test_no_page_can_load_what_is_here_as_something_else(named: Worker, method: str, path: str) -> None:
+    """As a script, for example, whatever is published: a browser that sniffs doesn't look at the type."""
+    with httpx.stream(method, named.url + path, headers={"Host": "localhost"}, content=b"x") as answer:
+        assert answer.headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+def test_the_console_can_be_framed_by_nobody(named: Worker) -> None:
+    answer = httpx.get(named.url, headers={"Host": "localhost"})
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:9", "http://[", "null", "http://evil.example", "127.0.0.1"])
 def test_origins_that_may_not_publish(worker: Worker, origin: str) -> None:
     answer = httpx.post(f"{worker.url}/publish/a", content=b"x", headers={"Origin": origin})
