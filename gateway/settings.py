@@ -110,6 +110,14 @@ class Settings(BaseSettings):
         "Open streams per worker; 0: as many as the process may open files, less a reserve of 64.",
         ge=0,
     )
+    max_connections: int = _field(
+        0,
+        "connections",
+        "Open connections per worker that are no streams; 0: half as many as the process may open files. For one "
+        "more, the one that has waited longest for its request is closed if it has waited for a second, or else the "
+        "new one.",
+        ge=0,
+    )
     max_channels: int = _field(100_000, "channels", "Different channels and patterns per worker.", ge=1)
     max_stream_channels: int = _field(100, "channels", "Channels and patterns of one stream.", ge=1, le=10_000)
     max_channel_bytes: int = _field(256, "bytes", "Length of a channel name or pattern.", ge=1, le=4096)
