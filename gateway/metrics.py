@@ -4,6 +4,7 @@ The text for Prometheus is made from them when it is asked for, in `gateway.web.
 """
 
 from collections import Counter
+from collections.abc import Sized
 from dataclasses import dataclass, field
 
 
@@ -22,6 +23,12 @@ class Metrics:
     """Ended streams, by reason."""
     turned_away: Counter[str] = field(default_factory=Counter)
     """Requests for a stream answered with `gateway.closing` and a clean end, by reason."""
+    connections: Sized = ()
+    """The open connections, those of streams included; set by a server of ours."""
+    max_connections: int = 0
+    """How many of them may be no streams; 0: this server has no limit of ours."""
+    connections_refused: int = 0
+    """Connections closed because there were more than that."""
     bad_requests: Counter[str] = field(default_factory=Counter)
     """Connections closed because of what came on them, or didn't come in time, by reason."""
     body_bytes: int = 0

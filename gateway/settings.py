@@ -117,6 +117,14 @@ class Settings(BaseSettings):
         "Open streams per worker; 0: as many as the process may open files, less a reserve of 64.",
         ge=0,
     )
+    max_connections: int = _field(
+        0,
+        "connections",
+        "Open connections per worker that are no streams; 0: half as many as the process may open files. For one "
+        "more, the one that has waited longest for its request is closed if it has waited for a second, or else the "
+        "new one.",
+        ge=0,
+    )
     address_streams: int = _field(
         0,
         "streams",

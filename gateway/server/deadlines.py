@@ -15,6 +15,9 @@ _AT_ONCE = 200
 LAST_BYTES = 5.0
 """Seconds for a connection that is being closed: its client has to read what was written last, and stop sending."""
 
+LONG = 1.0
+"""Seconds after which a connection without a request may have to make room for another one."""
+
 
 class Limited(Protocol):
     """A connection.
@@ -83,6 +86,20 @@ class Deadlines:
         if connection.limit is not None:
             del connection.limit.ends[connection]
             connection.limit = None
+
+    def make_room(self) -> bool:
+        """End the connection that has waited longest for its request, if that is long; whether there was one.
+
+        So whoever sends a request at once, as a health check does, is served although thousands send nothing.
+        """
+        assert self._loop is not None
+        for connection, end in self.head.ends.items():
+            if end - self.head.seconds > self._loop.time() - LONG:
+                return False
+            self.stop(connection)
+            connection.on_late(self.head)
+            return True
+        return False
 
     def _sweep(self) -> None:
         assert self._loop is not None

@@ -24,7 +24,14 @@ def raise_file_limit() -> int:
 
 def default_max_streams() -> int:
     """As many streams as there may be open files, less a reserve."""
+    return max(_limit() - RESERVE, 1)
+
+
+def default_max_connections() -> int:
+    """Half of the open files: connections that send nothing can't take those of the streams."""
+    return max(_limit() // 2, 1)
+
+
+def _limit() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY:
-        limit = _ENOUGH
-    return max(limit - RESERVE, 1)
+    return _ENOUGH if limit == resource.RLIM_INFINITY else limit

@@ -7,7 +7,7 @@ relied on, and pyproject.toml pins the minor version.
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -31,19 +31,21 @@ class GatewayProtocol(HttpToolsProtocol):
     Args:
         deadlines: of all the worker's connections.
         metrics: where connections that were closed are counted.
+        streams: those of the connections that are streams.
 
     Attributes:
         limit: the limit that runs for this connection. None while a request is being answered: that takes as long as
             it takes.
     """
 
-    def __init__(self, *args: Any, deadlines: Deadlines, metrics: Metrics, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, deadlines: Deadlines, metrics: Metrics, streams: Sized, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.limit: Limit | None = None
         self.on_gone: Callable[[], None] | None = None
         self.leaving = False
         self._deadlines = deadlines
         self._metrics = metrics
+        self._streams = streams
         self._silent = True
         self._head_open = True
         self._head_bytes = 0
@@ -66,6 +68,12 @@ class GatewayProtocol(HttpToolsProtocol):
         else:
             self.server = _host_and_port(transport.get_extra_info("sockname"))
             self.client = _host_and_port(transport.get_extra_info("peername"))
+        metrics = self._metrics
+        if len(self.connections) - len(self._streams) > metrics.max_connections:
+            metrics.connections_refused += 1
+            if not self._deadlines.make_room():
+                transport.abort()
+                return
         self._deadlines.start(self, self._deadlines.head)
 
     # -- the parser's callbacks

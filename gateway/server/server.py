@@ -12,10 +12,12 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gateway.fanout.admission import Admission
+from gateway.fanout.members import Members
 from gateway.metrics import Metrics
 from gateway.server.access_log import RedactTokens
 from gateway.server.deadlines import Deadlines
 from gateway.server.drain import drain
+from gateway.server.files import default_max_connections
 from gateway.server.listening_socket import check_unix_path, tcp_sockets, why_not_tcp, why_not_unix
 from gateway.server.log_floods import LogFloods
 from gateway.server.protocol import GatewayProtocol
@@ -46,6 +48,7 @@ class Served(Protocol):
     settings: Settings
     metrics: Metrics
     admission: Admission
+    members: Members
 
     async def hand_over(self) -> None:
         """This worker is about to shut down: others take over what only it has heard."""
@@ -82,7 +85,10 @@ class GatewayServer(uvicorn.Server):
                 uds=settings.unix_socket or None,
                 loop="uvloop",
                 http=functools.partial(  # type: ignore[arg-type]
-                    GatewayProtocol, deadlines=Deadlines(settings), metrics=gateway.metrics
+                    GatewayProtocol,
+                    deadlines=Deadlines(settings),
+                    metrics=gateway.metrics,
+                    streams=gateway.members,
                 ),
                 ws="none",
                 lifespan="on",
@@ -97,6 +103,8 @@ class GatewayServer(uvicorn.Server):
                 - settings.handover_timeout,  # type: ignore[arg-type]
             )
         )
+        gateway.metrics.connections = self.server_state.connections
+        gateway.metrics.max_connections = settings.max_connections or default_max_connections()
         for name in ("uvicorn.error", "asyncio"):
             logging.getLogger(name).addFilter(LogFloods(gateway.metrics))
         if settings.access_log:

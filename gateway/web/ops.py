@@ -66,6 +66,13 @@ class _Collector(Collector):
         backlogs = members.backlogs
         yield _gauge("streams", "Open streams.", len(members))
         yield _gauge("streams_limit", "Streams this worker takes.", members.max_streams)
+        if counts.max_connections:
+            others = max(len(counts.connections) - len(members), 0)
+            yield _gauge("connections", "Open connections that are no streams.", others)
+            yield _gauge(
+                "connections_limit", "Connections this worker takes besides streams.", counts.max_connections
+            )
+            yield _counter("connections_refused", "Closed for max_connections.", counts.connections_refused)
         yield _gauge("channels", "Channels and patterns subscribed to in Redis.", len(self._topics))
         yield _gauge("redis_connected", "1 while messages can arrive from Redis.", int(self._source.problem is None))
         yield _gauge("draining", "1 while this worker is shutting down.", int(members.draining))

@@ -47,7 +47,7 @@ class _Listening:
 
 def _value(text: str, name: str, **labels: str) -> float:
     wanted = ",".join(f'{label}="{value}"' for label, value in labels.items())
-    prefix = f"gateway_{name}{{{wanted}}} "
+    prefix = f"gateway_{name}{{{wanted}}} " if labels else f"gateway_{name} "
     return next((float(line[len(prefix) :]) for line in text.splitlines() if line.startswith(prefix)), 0.0)
 
 
@@ -280,3 +280,53 @@ def test_a_body_that_nobody_reads_does_not_go_on_for_ever(tmp_path: Path, redis_
 
         with _Listening(worker, None).connect(head) as connection, pytest.raises(OSError):
             send_body(connection)
+
+
+@pytest.mark.parametrize("delivery", ["direct", "portable"])
+def test_connections_besides_streams_are_limited(tmp_path: Path, redis_server: RedisServer, delivery: str) -> None:
+    limit = 10
+    settings: dict[str, Any] = {"max_connections": limit, "delivery": delivery, "head_timeout": 3600}
+    with (
+        Worker(tmp_path, redis_server.url, keepalive_timeout=3600, **settings) as worker,
+        httpx.Client() as client,  # its connection is one of the ten, and is kept
+        ExitStack() as stack,
+    ):
+
+        def value(name: str) -> float:
+            return _value(client.get(f"{worker.url}/metrics").text, name)
+
+        listening = _Listening(worker, None)
+        streams = [stack.enter_context(open_stream(worker.url, "a")) for _ in range(2 * limit)]
+        assert value("connections_limit") == limit
+        silent = [stack.enter_context(listening.connect()) for _ in range(limit - 1)]
+        wait_until(lambda: value("connections") == limit, "all accepted")
+        assert value("connections_refused_total") == 0
+        silent += [stack.enter_context(listening.connect()) for _ in range(50)]
+        wait_until(lambda: _closed(silent) == 50, "what is beyond the limit closed")
+        assert value("connections_refused_total") == 50
+        # Whoever comes with a request is served, once the others have been silent for a while.
+        wait_until(lambda: _healthy(worker), "a health check")
+        assert value("connections") <= limit
+        redis_server.client().publish("a", "still here")
+        for stream in streams:
+            assert stream.next().data == "still here"
+
+
+def _closed(connections: list[socket.socket]) -> int:
+    count = 0
+    for connection in connections:
+        connection.setblocking(False)
+        try:
+            count += connection.recv(1) == b""
+        except BlockingIOError:
+            pass
+        except OSError:
+            count += 1
+    return count
+
+
+def _healthy(worker: Worker) -> bool:
+    try:
+        return httpx.get(f"{worker.url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -24,7 +24,8 @@ from gateway.settings import Settings
 
 
 def gateway_protocol(*args: Any) -> GatewayProtocol:
-    return GatewayProtocol(*args, deadlines=Deadlines(Settings()), metrics=Metrics())
+    metrics = Metrics(max_connections=10)
+    return GatewayProtocol(*args, deadlines=Deadlines(Settings()), metrics=metrics, streams=())
 
 
 class Transport(asyncio.Transport):
