@@ -153,6 +153,23 @@ class Settings(BaseSettings):
         "(queue_bytes), or it loses what it was disconnected for.",
         ge=1024,
     )
+    replay_total_bytes: int = _field(
+        67_108_864,
+        "bytes",
+        "Size of all long replays that clients have not read yet (identical ones count once); clients that want "
+        "another one are told to come back.",
+        ge=1024,
+    )
+    replays_at_once: int = _field(
+        4,
+        "replays",
+        "Long replays, and reads of durable history, that are prepared at the same time; each takes some 30 MB "
+        "meanwhile with the default replay_bytes.",
+        ge=1,
+    )
+    replays_waiting: int = _field(
+        1000, "replays", "Those that may wait for it; clients beyond are told to come back.", ge=0
+    )
     durable_events: int = _field(
         10_000, "events", "Durable events Redis keeps of each channel (about; it is trimmed in steps).", ge=1
     )

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.fanout.admission import Admission
 from gateway.fanout.members import Members
 from gateway.memory.history import History
 from gateway.metrics import Metrics
@@ -21,11 +22,19 @@ _NO_STORE = {"Cache-Control": "no-store"}
 class Ops:
     """The three endpoints."""
 
-    def __init__(self, members: Members, topics: Sized, history: History, source: Source, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        members: Members,
+        topics: Sized,
+        history: History,
+        admission: Admission,
+        source: Source,
+        metrics: Metrics,
+    ) -> None:
         self._members = members
         self._source = source
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(members, topics, history, source, metrics))
+        self._registry.register(_Collector(members, topics, history, admission, source, metrics))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
@@ -54,15 +63,24 @@ class Ops:
 class _Collector(Collector):
     """Reads the worker's plain integers when it is asked, so that counting costs next to nothing."""
 
-    def __init__(self, members: Members, topics: Sized, history: History, source: Source, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        members: Members,
+        topics: Sized,
+        history: History,
+        admission: Admission,
+        source: Source,
+        metrics: Metrics,
+    ) -> None:
         self._members = members
         self._topics = topics
         self._history = history
+        self._admission = admission
         self._source = source
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        members, counts = self._members, self._metrics
+        members, admission, counts = self._members, self._admission, self._metrics
         backlogs = members.backlogs
         yield _gauge("streams", "Open streams.", len(members))
         yield _gauge("streams_limit", "Streams this worker takes.", members.max_streams)
@@ -72,6 +90,11 @@ class _Collector(Collector):
         yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(backlogs))
         yield _gauge("queued_events", "Events waiting for slow clients.", sum(backlog.events for backlog in backlogs))
         yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(backlog.bytes for backlog in backlogs))
+        yield _gauge("replay_bytes", "Size of the long replays not sent to the end yet.", admission.room.bytes)
+        yield _gauge(
+            "replays_running", "Long replays, and reads of durable history, under way.", admission.gate.inside
+        )
+        yield _gauge("replays_waiting", "Those that wait for it.", admission.gate.waiting)
         yield _gauge("history_bytes", "Size of the recent events kept.", self._history.bytes)
         yield _gauge("redis_lag_seconds", "From this worker through Redis and back.", counts.lag)
         yield _gauge("tasks", "Tasks of the event loop; does not grow with direct streams.", len(asyncio.all_tasks()))
