@@ -83,6 +83,17 @@ class Topics(Protocol):
         """Nobody listens to the topic now; it lingers."""
 
 
+class TopicCounts(Protocol):
+    """How many there are."""
+
+    def __len__(self) -> int:
+        """Channels and patterns."""
+
+    @property
+    def patterns(self) -> int:
+        """Patterns."""
+
+
 class Clock(Protocol):
     """Redis' clock."""
 

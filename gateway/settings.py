@@ -112,6 +112,14 @@ class Settings(BaseSettings):
     )
     max_channels: int = _field(100_000, "channels", "Different channels and patterns per worker.", ge=1)
     max_stream_channels: int = _field(100, "channels", "Channels and patterns of one stream.", ge=1, le=10_000)
+    max_patterns: int = _field(
+        100,
+        "patterns",
+        "Different patterns per worker. Redis compares every PUBLISH, of anybody, with all patterns that anybody "
+        "listens to: a hundred cost it some microseconds each time.",
+        ge=0,
+    )
+    max_stream_patterns: int = _field(10, "patterns", "Patterns of one stream.", ge=0, le=10_000)
     max_channel_bytes: int = _field(256, "bytes", "Length of a channel name or pattern.", ge=1, le=4096)
     max_payload_bytes: int = _field(
         1_048_576, "bytes", "Size of a published message; larger ones are refused and counted.", ge=1

@@ -1,7 +1,7 @@
 """What those who run it ask: /healthz, /readyz, /metrics."""
 
 import asyncio
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,7 +14,7 @@ from gateway.fanout.admission import Admission
 from gateway.fanout.members import Members
 from gateway.memory.history import History
 from gateway.metrics import Metrics
-from gateway.ports import Source
+from gateway.ports import Source, TopicCounts
 
 _NO_STORE = {"Cache-Control": "no-store"}
 
@@ -25,7 +25,7 @@ class Ops:
     def __init__(
         self,
         members: Members,
-        topics: Sized,
+        topics: TopicCounts,
         history: History,
         admission: Admission,
         source: Source,
@@ -66,7 +66,7 @@ class _Collector(Collector):
     def __init__(
         self,
         members: Members,
-        topics: Sized,
+        topics: TopicCounts,
         history: History,
         admission: Admission,
         source: Source,
@@ -90,6 +90,7 @@ class _Collector(Collector):
         yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(backlogs))
         yield _gauge("queued_events", "Events waiting for slow clients.", sum(backlog.events for backlog in backlogs))
         yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(backlog.bytes for backlog in backlogs))
+        yield _gauge("patterns", "Patterns among them: Redis compares each PUBLISH with all.", self._topics.patterns)
         yield _gauge("replay_bytes", "Size of the long replays not sent to the end yet.", admission.room.bytes)
         yield _gauge(
             "replays_running", "Long replays, and reads of durable history, under way.", admission.gate.inside
