@@ -101,7 +101,7 @@ class Gateway:
     def _routes(self) -> list[BaseRoute]:
         publish = Publish(self.settings, self.broker.publisher, self._origins, self.metrics)
         page = ConsolePage(self.settings, console.page(self._redis_cli), console.content_security_policy())
-        ops = Ops(self.members, self.broker.topics, self.broker.history, self.link, self.metrics)
+        ops = Ops(self.members, self.broker.topics, self.broker.history, self.admission, self.link, self.metrics)
         return [
             Route("/events", self._subscribe, methods=["GET", "POST"]),
             Route("/events/{channel:channel}", self._subscribe, methods=["GET"]),

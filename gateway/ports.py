@@ -1,6 +1,6 @@
 """What the parts expect of each other; small on purpose."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from gateway.memory.entry import Entry, Kept
@@ -79,11 +79,22 @@ class Topics(Protocol):
         """The topic of that name, to be subscribed to if it isn't yet.
 
         Raises:
-            TooManyTopics: it would be one too many.
+            TooManyTopics: it would be one too many, or one pattern too many.
         """
 
     def release(self, topic: Topic) -> None:
         """Nobody listens to the topic now; it lingers."""
+
+
+class TopicCounts(Protocol):
+    """How many there are."""
+
+    def __len__(self) -> int:
+        """Channels and patterns."""
+
+    @property
+    def patterns(self) -> int:
+        """Patterns."""
 
 
 class Clock(Protocol):
@@ -100,17 +111,28 @@ class Clock(Protocol):
         """
 
 
+class Newest(NamedTuple):
+    """Durable events by topic, oldest first, and by topic why there is more that can't be given."""
+
+    entries: Mapping[Topic, list[Entry]]
+    cut: Mapping[Topic, str]
+
+
 class Past(Protocol):
     """What others know: the other workers, and Redis."""
 
     async def find(self, topic: Topic, hole: Hole) -> list[Kept]:
         """What is missing in a hole: events, and holes that say why the rest is missing."""
 
-    async def last(self, topic: Topic, count: int, end: Position) -> list[Entry]:
-        """The newest durable events up to a position; empty if they can't be had."""
+    async def newest(self, ends: Mapping[Topic, Position], count: int, after: tuple[int, int] | None) -> Newest:
+        """The newest durable events of a stream's topics, within the limits of one replay; none if they can't be had.
 
-    async def after_previous(self, topic: Topic, milliseconds: int, number: int, end: Position) -> list[Entry]:
-        """The durable events after an id that the previous version gave; empty if they can't be had."""
+        Args:
+            ends: up to which position, by topic.
+            count: how many of each topic; 0: as many as there are.
+            after: an id that the previous version gave, after which they begin (milliseconds and number); None: from
+                the first.
+        """
 
 
 class Publisher(Protocol):

@@ -154,6 +154,14 @@ class Settings(BaseSettings):
     )
     max_channels: int = _field(100_000, "channels", "Different channels and patterns per worker.", ge=1)
     max_stream_channels: int = _field(100, "channels", "Channels and patterns of one stream.", ge=1, le=10_000)
+    max_patterns: int = _field(
+        100,
+        "patterns",
+        "Different patterns per worker. Redis compares every PUBLISH, of anybody, with all patterns that anybody "
+        "listens to: a hundred cost it some microseconds each time.",
+        ge=0,
+    )
+    max_stream_patterns: int = _field(10, "patterns", "Patterns of one stream.", ge=0, le=10_000)
     max_channel_bytes: int = _field(256, "bytes", "Length of a channel name or pattern.", ge=1, le=4096)
     max_payload_bytes: int = _field(
         1_048_576, "bytes", "Size of a published message; larger ones are refused and counted.", ge=1
@@ -202,6 +210,23 @@ class Settings(BaseSettings):
         "Size of what is sent again to one client; likewise. Above what a client can miss while it is slow "
         "(queue_bytes), or it loses what it was disconnected for.",
         ge=1024,
+    )
+    replay_total_bytes: int = _field(
+        67_108_864,
+        "bytes",
+        "Size of all long replays that clients have not read yet (identical ones count once); clients that want "
+        "another one are told to come back.",
+        ge=1024,
+    )
+    replays_at_once: int = _field(
+        4,
+        "replays",
+        "Long replays, and reads of durable history, that are prepared at the same time; each takes some 30 MB "
+        "meanwhile with the default replay_bytes.",
+        ge=1,
+    )
+    replays_waiting: int = _field(
+        1000, "replays", "Those that may wait for it; clients beyond are told to come back.", ge=0
     )
     durable_events: int = _field(
         10_000, "events", "Durable events Redis keeps of each channel (about; it is trimmed in steps).", ge=1

@@ -70,7 +70,13 @@ class Broker:
         self.history = History(settings, clock)
         self.listening = Listening(self.history)
         self.topics = WantedTopics(
-            self.listening, self.history, prefix, settings.max_channels, settings.linger, clock
+            self.listening,
+            self.history,
+            prefix,
+            settings.max_channels,
+            settings.linger,
+            clock,
+            settings.max_patterns,
         )
         self.peers = Peers(self._commands, self._signer, self.listening, self.topics, prefix, database, metrics)
         self.past = PastOfOthers(

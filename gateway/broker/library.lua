@@ -324,8 +324,9 @@ local function sift(heap, place)
 end
 
 -- Collects the newest entries of all cursors, at most `limit` and about `room` bytes of messages (one always fits), in
--- each cursor's `found`, newest first. A cursor that was not read to its end is `cut`.
-local function collect(cursors, limit, room)
+-- each cursor's `found`, newest first. A cursor that was not read to its end is `cut`. Of cursors with the same `group`,
+-- together no more than its `left` are wanted; nothing that isn't later than the `floor`, if there is one.
+local function collect(cursors, limit, room, floor)
   local heap = {}
   for _, cursor in ipairs(cursors) do
     cursor.page, cursor.at, cursor.size, cursor.found = {}, 1, 1, {}
@@ -335,17 +336,22 @@ local function collect(cursors, limit, room)
   local count = 0
   while heap[1] do
     local cursor = heap[1]
-    room = room - #cursor.entry.message
-    if count == limit or (room < 0 and count > 0) then break end
-    count = count + 1
-    cursor.found[#cursor.found + 1] = cursor.entry
-    if not advance(cursor) then
+    if floor and not later(cursor.generation, cursor.number, floor.generation, floor.number) then break end
+    local wanted = not cursor.group or cursor.group.left > 0
+    if wanted then
+      room = room - #cursor.entry.message
+      if count == limit or (room < 0 and count > 0) then break end
+      count = count + 1
+      cursor.found[#cursor.found + 1] = cursor.entry
+      if cursor.group then cursor.group.left = cursor.group.left - 1 end
+    end
+    if not wanted or not advance(cursor) then
       heap[1] = heap[#heap]
       table.remove(heap)
     end
     if heap[1] then sift(heap, 1) end
   end
-  for _, cursor in ipairs(heap) do cursor.cut = true end
+  for _, cursor in ipairs(heap) do cursor.cut = not cursor.group or cursor.group.left > 0 end
 end
 
 -- What was found, oldest first: id, tick, prior, message in turn.
@@ -420,13 +426,29 @@ local function read(keys, args)
   return answer
 end
 
--- KEYS: channel. ARGV: how many, generation and number of the newest wanted (0 0: no limit), limit of bytes.
--- Returns entries as in `flat`.
+-- KEYS: channels. ARGV: limit of events, limit of bytes, the generation and number after which it begins (0 0: from the
+-- first), those that everything handed out is later than (0 0: nothing), then for each channel its group and the
+-- generation and number with which it ends (0 0: no end), then for each group how many of it are wanted. The limits are
+-- for the whole answer, of which the newest are kept. Returns for each channel {id of the newest entry that was wanted
+-- and not handed out, or ''; entries as in `flat`}.
 local function last(keys, args)
   begin()
-  local generation, number = tonumber(args[2]), tonumber(args[3])
-  local edge = generation == 0 and number == 0 and '+' or entry_id(generation, number)
-  local cursor = { key = 'gateway.stream:' .. keys[1], edge = edge, oldest = '-' }
-  collect({ cursor }, tonumber(args[1]), tonumber(args[4]))
-  return flat(cursor.found)
+  local oldest = '(' .. entry_id(tonumber(args[3]), tonumber(args[4]))
+  local floor = { generation = tonumber(args[5]), number = tonumber(args[6]) }
+  local groups, cursors = {}, {}
+  for place = 7 + 3 * #keys, #args do table.insert(groups, { left = tonumber(args[place]) }) end
+  for place, channel in ipairs(keys) do
+    local at = 4 + 3 * place
+    local generation, number = tonumber(args[at + 1]), tonumber(args[at + 2])
+    local edge = generation == 0 and number == 0 and '+' or entry_id(generation, number)
+    table.insert(cursors, {
+      key = 'gateway.stream:' .. channel, edge = edge, oldest = oldest, group = groups[tonumber(args[at])],
+    })
+  end
+  collect(cursors, tonumber(args[1]), tonumber(args[2]), floor)
+  local answer = {}
+  for _, cursor in ipairs(cursors) do
+    table.insert(answer, { cursor.cut and cursor.entry[1] or '', flat(cursor.found) })
+  end
+  return answer
 end

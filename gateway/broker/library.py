@@ -82,6 +82,21 @@ class Found(NamedTuple):
     cut: bool = False
 
 
+class Wanted(NamedTuple):
+    """A channel whose newest messages are wanted: up to and including `until` (BEGINNING: no limit), in its group."""
+
+    channel: str
+    group: int
+    until: Place
+
+
+class Newest(NamedTuple):
+    """A channel's newest messages, oldest first, and the place of the next one, which is there and was left."""
+
+    messages: list[Kept]
+    left: Place | None
+
+
 class Reading(NamedTuple):
     """What was found in each range, and the history it belongs to.
 
@@ -181,16 +196,29 @@ class Library:
             generation, _lineage(lineage), [Found(whole == 1, _kept(list_), whole < 0) for whole, list_ in found]
         )
 
-    async def last(self, channel: str, count: int, until: Place, max_bytes: int) -> list[Kept]:
-        """The newest durable messages of a channel, oldest first.
+    async def last(
+        self,
+        wanted: Sequence[Wanted],
+        counts: Sequence[int],
+        after: Place,
+        floor: Place,
+        max_events: int,
+        max_bytes: int,
+    ) -> list[Newest]:
+        """The newest durable messages of several channels, oldest first.
 
         Args:
-            channel: of which.
-            count: how many at most.
-            until: not newer than this; BEGINNING: no limit.
-            max_bytes: limit of the messages' size; one always fits.
+            wanted: of which channels.
+            counts: of each group of channels, how many at most.
+            after: newer than this; BEGINNING: no limit.
+            floor: what isn't newer than this is left for later.
+            max_events: limit for all of them together; the newest are kept.
+            max_bytes: limit of their messages' size, likewise; one message always fits.
         """
-        return _kept(await self._scripts["last"](keys=[channel], args=[count, *until, max_bytes]))
+        of_channels = [item for each in wanted for item in (each.group + 1, *each.until)]
+        arguments = [max_events, max_bytes, *after, *floor, *of_channels, *counts]
+        answer = await self._scripts["last"](keys=[each.channel for each in wanted], args=arguments)
+        return [Newest(_kept(list_), _place(left) if left else None) for left, list_ in answer]
 
     async def channels(self, glob: str) -> list[bytes]:
         """Channels with durable messages whose name matches a Redis glob, in no order."""
@@ -214,6 +242,11 @@ def _lineage(text: bytes) -> list[Place]:
     return [Place(int(generation), int(number)) for generation, _, number in ended]
 
 
+def _place(id_: bytes) -> Place:
+    generation, number = id_.split(b"-")
+    return Place(int(generation), int(number))
+
+
 def _position(text: bytes) -> Position | None:
     return Position(*map(int, text.split(b"."))) if text else None
 
@@ -222,6 +255,6 @@ def _kept(entries: Sequence[bytes]) -> list[Kept]:
     kept = []
     for place in range(0, len(entries), 4):
         id_, tick, prior, message = entries[place : place + 4]
-        generation, number = id_.split(b"-")
-        kept.append(Kept(Position(int(generation), int(tick), int(number)), _position(prior), message))
+        generation, number = _place(id_)
+        kept.append(Kept(Position(generation, int(tick), number), _position(prior), message))
     return kept

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from gateway.broker.library import Found, Kept, Library, Place, Range
+from gateway import ports
+from gateway.broker.library import BEGINNING, Found, Kept, Library, Newest, Place, Range, Wanted
 from gateway.broker.peers import Peers
 from gateway.broker.topics import WantedTopics
 from gateway.broker.wire import MAX_QUESTIONS, Question
@@ -30,7 +32,11 @@ _AT_A_TIME = 4
 """Batches of questions under way; the others wait, and become fewer and larger."""
 _CHANNELS_PER_READ = 100
 """Redis does nothing else meanwhile."""
+_EVENTS_PER_READ = 250
+_BYTES_PER_READ = 262_144
+"""Of a portion of a long history: a few milliseconds for Redis, and for this worker."""
 _MAX_PATTERN_CHANNELS = 1000
+"""Of all patterns of a stream."""
 _WITNESSES = 64
 
 
@@ -72,29 +78,23 @@ class PastOfOthers:
         # Shared, so that one who leaves doesn't take it from the others.
         return await asyncio.shield(future)
 
-    async def last(self, topic: Topic, count: int, end: Position) -> list[Entry]:
-        until = Place(end.generation, end.number)
-        found: list[Entry] = []
-        try:
-            for channel in await self._channels(topic):
-                kept = await self._library.last(channel, count, until, self._settings.replay_bytes)
-                found += self._entries(channel, kept)
-        except (RedisError, OSError) as error:
-            logger.warning("durable history could not be read: %s", error)
+    async def newest(self, ends: Mapping[Topic, Position], count: int, after: tuple[int, int] | None) -> ports.Newest:
         self._metrics.history_reads += 1
-        return sorted(found, key=lambda entry: entry.position)
-
-    async def after_previous(self, topic: Topic, milliseconds: int, number: int, end: Position) -> list[Entry]:
-        channels = await self._channels(topic)
-        until = Place(end.generation, end.number)
-        ranges = [Range(channel, Place(milliseconds, number), until) for channel in channels]
-        found: list[Entry] = []
+        reading = _Reading(ends, count, self._settings.replay_events, self._settings.replay_bytes)
         try:
-            for range_, part in zip(ranges, await self._read(ranges), strict=True):
-                found += self._entries(range_.channel, part.messages)
+            for topic in sorted(ends, key=lambda topic: (topic.name, topic.is_pattern)):
+                reading.add(topic, await self._channels(topic, limit=None))
+            begin = Place(*after) if after is not None else BEGINNING
+            while portion := reading.portion():
+                found = await self._library.last(
+                    portion.wanted, reading.counts, begin, portion.floor, portion.events, portion.size
+                )
+                for wanted, each in zip(portion.wanted, found, strict=True):
+                    reading.take(wanted, each, self._entries(wanted.channel, each.messages))
         except (RedisError, OSError) as error:
-            logger.warning("durable history could not be read: %s", error)
-        return sorted(found, key=lambda entry: entry.position)
+            logger.warning("durable history could not be read: %s", str(error) or type(error).__name__)
+            return reading.result("history_unavailable")
+        return reading.result("too_many")
 
     def _forget(self, key: tuple[Topic, Hole], done: asyncio.Future[list[Remembered]]) -> None:
         self._shared.pop(key, None)
@@ -221,13 +221,13 @@ class PastOfOthers:
             found += part
         return found
 
-    async def _channels(self, topic: Topic) -> list[str]:
-        """The names in Redis of the channels of a topic that may have durable messages."""
+    async def _channels(self, topic: Topic, limit: int | None = _MAX_PATTERN_CHANNELS) -> list[str]:
+        """The names in Redis of a topic's channels that may have durable messages; of a pattern at most `limit`."""
         if not topic.is_pattern:
             return [self._prefix + topic.name]
         _, glob = self._topics.key(topic)
         names = await self._library.channels(glob.decode())
-        return [name.decode() for name in names[:_MAX_PATTERN_CHANNELS]]
+        return [name.decode() for name in names[:limit]]
 
     def _entries(self, channel: str, kept: Iterable[Kept]) -> list[Entry]:
         name = channel[len(self._prefix) :]
@@ -239,6 +239,102 @@ class PastOfOthers:
                 continue
             entries.append(Entry(Position(generation, tick, number), name, event))
         return entries
+
+
+class _Portion(NamedTuple):
+    wanted: list[Wanted]
+    floor: Place
+    events: int
+    size: int
+
+
+class _Reading:
+    """Reads the newest events of several topics in portions, from now backwards, within one budget.
+
+    Portions, because Redis does nothing else while it puts one together, and neither does this worker while it takes
+    one apart; and because whoever wanted them may leave meanwhile.
+
+    Args:
+        ends: up to which position, by topic.
+        count: how many of each topic; 0: no limit.
+        events: how many of all of them.
+        size: bytes of their messages.
+
+    Attributes:
+        counts: how many are still wanted of each topic, in the order of `ends`.
+    """
+
+    def __init__(self, ends: Mapping[Topic, Position], count: int, events: int, size: int) -> None:
+        # Everything up to the newest of the ends has been heard on every topic: Redis sends in order.
+        end = max(ends.values())
+        self._end = Place(end.generation, end.number) if end.generation else BEGINNING
+        self._topics = list(ends)
+        self.counts = [count or events] * len(ends)
+        self._events = events
+        self._size = size
+        # Where each channel's next message is, of those that have one; and those that were not looked at yet.
+        self._left: dict[Wanted, None] = {}
+        self._new: list[Wanted] = []
+        self._seen: set[str] = set()
+        self._pattern_channels = 0
+        self._cut: set[Topic] = set(ends)
+        # By topic, portions in the order in which they were read.
+        self._found: dict[Topic, list[list[Entry]]] = {topic: [] for topic in ends}
+
+    def add(self, topic: Topic, channels: Iterable[str]) -> None:
+        """Read these channels for a topic; each is read once, for the topic that is added first."""
+        self._cut.discard(topic)
+        group = self._topics.index(topic)
+        for channel in channels:
+            if channel in self._seen:
+                continue
+            if topic.is_pattern:
+                self._pattern_channels += 1
+                if self._pattern_channels > _MAX_PATTERN_CHANNELS:
+                    self._cut.add(topic)
+                    break
+            self._seen.add(channel)
+            self._new.append(Wanted(channel, group, self._end))
+
+    def portion(self) -> _Portion | None:
+        """What is to be read next; None if that is all, or the budget is used up."""
+        if self._events <= 0 or self._size <= 0:
+            return None
+        if len(self._seen) > _CHANNELS_PER_READ and self._new:
+            # First see where each channel's newest message is, so that not all are looked at for each portion.
+            some, self._new = self._new[:_CHANNELS_PER_READ], self._new[_CHANNELS_PER_READ:]
+            return _Portion(some, BEGINNING, 0, 0)
+        self._left.update(dict.fromkeys(self._new))
+        self._new = []
+        wanted = [each for each in self._left if self.counts[each.group] > 0]
+        floor = BEGINNING
+        if len(wanted) > _CHANNELS_PER_READ:
+            wanted.sort(key=lambda each: each.until, reverse=True)
+            floor = wanted[_CHANNELS_PER_READ].until
+            wanted = wanted[:_CHANNELS_PER_READ]
+        if not wanted:
+            return None
+        return _Portion(wanted, floor, min(_EVENTS_PER_READ, self._events), min(_BYTES_PER_READ, self._size))
+
+    def take(self, wanted: Wanted, found: Newest, entries: list[Entry]) -> None:
+        """What a portion holds of one channel."""
+        self._left.pop(wanted, None)
+        if found.left is not None:
+            self._left[wanted._replace(until=found.left)] = None
+        self.counts[wanted.group] -= len(found.messages)
+        self._events -= len(found.messages)
+        self._size -= sum(len(kept.message) for kept in found.messages)
+        if entries:
+            self._found[self._topics[wanted.group]].append(entries)
+
+    def result(self, reason: str) -> ports.Newest:
+        """What was read; `reason` is why the rest could not be, if there is a rest."""
+        entries = {
+            topic: sorted((entry for part in reversed(parts) for entry in part), key=lambda entry: entry.position)
+            for topic, parts in self._found.items()
+        }
+        unread = [self._topics[each.group] for each in (*self._left, *self._new) if self.counts[each.group] > 0]
+        return ports.Newest(entries, dict.fromkeys([*self._cut, *unread], reason))
 
 
 def _placed(entries: Iterable[Entry], start: Position) -> list[Entry]:

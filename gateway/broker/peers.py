@@ -42,6 +42,7 @@ from gateway.memory.merge import Known, unknown_parts
 from gateway.memory.position import Position
 from gateway.memory.topic import State, Topic
 from gateway.metrics import Metrics
+from gateway.ports import TooManyTopics
 
 logger = logging.getLogger(__name__)
 
@@ -468,7 +469,10 @@ class Peers:
         for question in questions if len(self._topics) + len(questions) <= self._topics.limit else ():
             topic = self._topics.find(question.name, question.is_pattern)
             wanted = topic is not None and not self._topics.is_idle(topic)
-            topic = self._topics.want(question.name, question.is_pattern)
+            try:
+                topic = self._topics.want(question.name, question.is_pattern)
+            except TooManyTopics:  # of patterns there may be fewer
+                continue
             if not wanted:
                 self._topics.release(topic)
                 self._topics.keep(topic, _INHERITED_SECONDS)

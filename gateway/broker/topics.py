@@ -27,6 +27,7 @@ class WantedTopics:
         max_topics: limit of topics, wanted and lingering together.
         linger: seconds for which a topic without listeners stays subscribed.
         clock: event loop time.
+        max_patterns: limit of the patterns among the topics: Redis compares each PUBLISH with all of them.
 
     Attributes:
         changed: set when there is something to reconcile; the link clears it.
@@ -41,6 +42,7 @@ class WantedTopics:
         max_topics: int,
         linger: float,
         clock: Callable[[], float],
+        max_patterns: int,
     ) -> None:
         self._listening = listening
         self._history = history
@@ -50,6 +52,8 @@ class WantedTopics:
         self._linger = linger
         self._clock = clock
         self._topics: dict[tuple[str, bool], Topic] = {}
+        self._max_patterns = max_patterns
+        self._patterns: dict[Topic, None] = {}
         self._new: dict[Topic, None] = {}
         self._idle: dict[Topic, float] = {}
         # By deadline; those that were wanted again meanwhile are skipped.
@@ -60,6 +64,11 @@ class WantedTopics:
 
     def __len__(self) -> int:
         return len(self._topics)
+
+    @property
+    def patterns(self) -> int:
+        """How many of them are patterns."""
+        return len(self._patterns)
 
     def __iter__(self) -> Iterator[Topic]:
         return iter(self._topics.values())
@@ -79,11 +88,17 @@ class WantedTopics:
                 topic.state = State.WANTED
                 self.ask_again(topic)
             return topic
+        if is_pattern and len(self._patterns) >= self._max_patterns:
+            if (idle := next((each for each in self._patterns if each in self._idle), None)) is None:
+                raise TooManyTopics(f"this worker listens to {self._max_patterns} patterns already")
+            self._drop(idle)
         if len(self._topics) >= self.limit:
             if (oldest := self._next_idle()) is None:
                 raise TooManyTopics(f"this worker listens to {self.limit} channels already")
             self._drop(oldest)
         topic = self._topics[name, is_pattern] = Topic(name, is_pattern, self._history.ring())
+        if is_pattern:
+            self._patterns[topic] = None
         self._listening.want(self.key(topic), topic)
         self.ask_again(topic)
         return topic
@@ -150,6 +165,7 @@ class WantedTopics:
     def _drop(self, topic: Topic) -> None:
         del self._idle[topic]
         del self._topics[topic.name, topic.is_pattern]
+        self._patterns.pop(topic, None)
         self._listening.drop(self.key(topic))
         if topic in self._new:
             del self._new[topic]

@@ -8,25 +8,31 @@ rings and it joins. While anybody waits, the rings of its topics keep what comes
 import asyncio
 import contextlib
 import logging
+import math
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
 from gateway.fanout.budget import Budget
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encoding
+from gateway.fanout.gate import Gate
 from gateway.fanout.in_band import closing, opened
 from gateway.fanout.members import Members
+from gateway.fanout.prepared import Prepared, ReplayRoom
+from gateway.fanout.shared_work import SharedWork
 from gateway.fanout.subscriber import Subscriber
+from gateway.fanout.turned_away import TurnedAway
 from gateway.memory.catch_up import CatchUp, Find, Need, Older, Verify, Wish
 from gateway.memory.hole import Hole
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known
 from gateway.memory.position import ZERO
-from gateway.memory.replay import Limits, Replayed
+from gateway.memory.replay import Limits, Replay, Replayed
 from gateway.memory.topic import State, Topic
 from gateway.metrics import Metrics
 from gateway.ports import Clock, NotCounted, Past, TooManyTopics, Topics
@@ -44,18 +50,11 @@ _RETRIES = 256
 _RETRY = 1.0
 _AT_ONCE = 100
 """Streams that are joined again in one turn of the event loop."""
-
-
-class TurnedAway(Exception):
-    """A stream can't be had just now, and can later.
-
-    Attributes:
-        reason: `draining`, `full`, `busy`, `redis_away`, `behind` or `address_limit`.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+_IN_ONE_GO = Limits(1000, 131_072)
+"""Of a replay that is made as soon as it is wanted: some 5 ms, and the kernel takes it from the worker at once."""
+_PORTION = Limits(100, 65_536)
+"""Of a longer one that is encoded in one turn of the event loop: a millisecond, several with gzip."""
+_Result = TypeVar("_Result")
 
 
 class TopicRefused(Exception):
@@ -69,6 +68,21 @@ class _Ready(NamedTuple):
     events: int
     gaps: tuple[str, ...] = ()
     """The reasons of those that are gaps."""
+
+
+class _Group:
+    """Streams that go on alike: what has been found out for them, and what of it is prepared already."""
+
+    def __init__(self, state: CatchUp) -> None:
+        self.state = state
+        self.before: list[Prepared] = []
+
+
+class _Long:
+    """A stream needs what takes long to prepare: Redis' history, or more events than are encoded in one go."""
+
+
+_LONG = _Long()
 
 
 class Admission:
@@ -85,6 +99,10 @@ class Admission:
         past: what others know.
         metrics: where replays and gaps are counted.
         monotonic: event loop time.
+
+    Attributes:
+        gate: limits how many long replays are prepared at the same time.
+        room: limits how much of them is in memory.
     """
 
     def __init__(
@@ -124,6 +142,11 @@ class Admission:
         self._opened_meanwhile = False
         self._opens: dict[tuple[tuple[Topic, ...], Encoding], tuple[str, dict[int, bytes]]] = {}
         self._remembered: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
+        self.gate = Gate(settings.replays_at_once, settings.replays_waiting, settings.subscribe_timeout)
+        self.room = ReplayRoom(settings.replay_total_bytes)
+        self._preparing: SharedWork[Prepared | str | None] = SharedWork()
+        self._turn = asyncio.Lock()
+        self._prepared: dict[tuple[object, ...], Prepared] = {}
         members.on_leave.append(self._wake)
 
     # -- new streams
@@ -183,20 +206,36 @@ class Admission:
                 raise
             self._flush()
             return self._admitted(subscriber, _NOTHING)
-        state = CatchUp(subscriber.topics, wish)
-        self._pin(state.topics)
+        topics, encoding = subscriber.topics, subscriber.encoding
+        state = CatchUp(topics, wish)
+        before: list[Prepared] = []
+        self._pin(topics)
         try:
             while True:
                 await self._until_open(subscriber, deadline)
-                step = self._step(state, subscriber.encoding)
+                step = self._step(state, encoding)
                 if isinstance(step, _Ready):
-                    return self._admitted(subscriber, step, state.included)
-                if subscriber.closed is not None or self._monotonic() >= deadline:
-                    reason = "draining" if self._members.draining else "behind"
-                    self._members.leave(subscriber, reason)
-                    raise TurnedAway(reason)
-                async with asyncio.timeout_at(deadline + self._settings.subscribe_timeout):
-                    await self._satisfy([(state, step)])
+                    return self._admitted(subscriber, step, state.included, before)
+                if subscriber.closed is not None or self._monotonic() >= deadline or len(before) == _TRIES:
+                    raise TurnedAway("draining" if self._members.draining else "behind")
+                if not isinstance(step, _Long) and not isinstance(step, Older):
+                    async with asyncio.timeout_at(deadline + self._settings.subscribe_timeout):
+                        await self._satisfy([(state, step)])
+                elif (prepared := await self._unless_left(subscriber, self._prepare(state, encoding))) is not None:
+                    async with self._turn:  # hundreds may have waited for it
+                        await asyncio.sleep(0)
+                    # Now it is where a client is that has had this, and comes back.
+                    before.append(prepared)
+                    deadline = self._monotonic() + self._settings.subscribe_timeout
+                    wish = Wish(prepared.left_at, 0, wish.new)
+                    state = CatchUp(topics, wish)
+                elif self._members.draining:
+                    raise TurnedAway("draining")
+                else:
+                    state = CatchUp(topics, wish)
+        except TurnedAway as refusal:
+            self._members.leave(subscriber, refusal.reason)
+            raise
         except TimeoutError:
             self._members.leave(subscriber, "behind")
             raise TurnedAway("behind") from None
@@ -204,7 +243,7 @@ class Admission:
             self._members.leave(subscriber, "client")
             raise
         finally:
-            self._unpin(state.topics)
+            self._unpin(topics)
 
     def close(self, subscriber: Subscriber, reason: str, told: str) -> None:
         """End a stream cleanly, whose client is to reconnect with the id that it gets here.
@@ -256,6 +295,7 @@ class Admission:
     def sweep(self) -> None:
         """Wake who has waited long enough, and forget; to be called every second or so."""
         self._remembered.clear()
+        self._prepared.clear()
         now_ = self._monotonic()
         for subscriber in [each for each, (_, deadline) in self._waiting.items() if deadline <= now_]:
             self._wake(subscriber)
@@ -296,6 +336,21 @@ class Admission:
                     if not others:
                         del self._waiting_for[topic]
 
+    async def _unless_left(self, subscriber: Subscriber, work: Coroutine[Any, Any, _Result]) -> _Result | None:
+        """The result of some work; None if the subscriber has left before, or the worker drains."""
+        task = asyncio.create_task(work)
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[subscriber] = (future, math.inf)
+        task.add_done_callback(lambda _: self._wake(subscriber))
+        try:
+            await future
+            return task.result() if task.done() else None
+        finally:
+            self._waiting.pop(subscriber, None)
+            task.cancel()
+            task.add_done_callback(_look_at)
+            del task  # it would hold its error, and that all this
+
     def _wake(self, subscriber: Subscriber) -> None:
         waiting = self._waiting.get(subscriber)
         if waiting is not None and not waiting[0].done():
@@ -319,28 +374,125 @@ class Admission:
 
     async def _older(self, state: CatchUp, need: Older) -> None:
         listening = self._listening
-        for topic in state.topics:
-            end = topic.position(listening.era) if listening.era is not None else ZERO
-            if need.previous is not None:
-                entries = await self._past.after_previous(topic, *need.previous, end)
-            else:
-                entries = await self._past.last(topic, need.count, end)
-            state.older[topic] = (entries, end)
+        ends = {topic: topic.position(listening.era) if listening.era is not None else ZERO for topic in state.topics}
+        entries, state.cut = await self._past.newest(ends, need.count, need.previous)
+        state.older = {topic: (entries[topic], end) for topic, end in ends.items()}
+
+    # -- long replays
+
+    async def _prepare(self, state: CatchUp, encoding: Encoding) -> Prepared | None:
+        """What a stream begins with, up to now, if that is long; None if the connection to Redis was lost meanwhile.
+
+        Raises:
+            TurnedAway: too many wait for the same, or too much of it is in memory.
+        """
+        key = self._key(state, encoding)
+        if (known := self._prepared.get(key)) is not None and self._goes_on(state, known):
+            return known
+        prepared = await self._preparing.result(key, lambda: self._prepare_at_the_gate(state, encoding))
+        if isinstance(prepared, str):
+            raise TurnedAway(prepared)
+        if prepared is not None and prepared.events:
+            self._prepared[key] = prepared
+        return prepared
+
+    def _key(self, state: CatchUp, encoding: Encoding) -> tuple[object, ...]:
+        wish = state.wish
+        return state.topics, wish.last_event_id, wish.history, wish.new, encoding, self._listening.epoch
+
+    def _goes_on(self, state: CatchUp, prepared: Prepared) -> bool:
+        """Whether the rings hold all that came since: nobody has pinned them."""
+        if not all(topic.heard for topic in state.topics):
+            return False
+        self._flush()
+        following = CatchUp(state.topics, Wish(prepared.left_at, 0, state.wish.new))
+        return isinstance(following.plan(self._listening, self._limits, self._searches.take), Replay)
+
+    async def _prepare_at_the_gate(self, state: CatchUp, encoding: Encoding) -> Prepared | str | None:
+        """As `_prepare`; the reason if it is refused: an error would keep everything that was read so far."""
+        try:
+            async with self.gate.enter():
+                self._pin(state.topics)
+                try:
+                    return await self._read_and_encoded(state, encoding)
+                finally:
+                    self._unpin(state.topics)
+        except TurnedAway as refusal:
+            return refusal.reason
+
+    async def _read_and_encoded(self, state: CatchUp, encoding: Encoding) -> Prepared | None:
+        while all(topic.heard for topic in state.topics):
+            self._flush()
+            step = state.plan(self._listening, self._limits, self._searches.take)
+            if isinstance(step, Replay):
+                left_at = self._listening.id_of(state.topics, state.included)
+                return await self._encoded(step, left_at, encoding)
+            if isinstance(step, Older) and not self._is_short(step, state):
+                self._make_room()
+            await self._satisfy([(state, step)])
+        return None
+
+    def _make_room(self) -> None:
+        """Room for another piece.
+
+        Those that have begun keep theirs: they get on with every piece, and would only come back for the rest. Those
+        that don't get on are ended after `stall_timeout`.
+
+        Raises:
+            TurnedAway: there is none.
+        """
+        if self.room.full:
+            self._prepared.clear()
+        if self.room.full:
+            raise TurnedAway("busy")
+
+    def _is_short(self, need: Older, state: CatchUp) -> bool:
+        return 0 < need.count * len(state.topics) <= _IN_ONE_GO.events
+
+    async def _encoded(self, replay: Replay, left_at: str, encoding: Encoding) -> Prepared:
+        """Encode a replay in portions: meanwhile the others have their turns."""
+        prepared = Prepared(self.room, left_at)
+        portion: list[Replayed] = []
+        size = 0
+        for each in replay:
+            portion.append(each)
+            size += each.event.size + len(each.id or "")
+            if len(portion) < _PORTION.events and size < _PORTION.bytes:
+                continue
+            self._add_portion(prepared, portion, encoding)
+            portion, size = [], 0
+            await asyncio.sleep(0)
+        if portion:
+            self._add_portion(prepared, portion, encoding)
+        return prepared
+
+    def _add_portion(self, prepared: Prepared, portion: list[Replayed], encoding: Encoding) -> None:
+        self._make_room()
+        prepared.add(encoding.encode(portion))
+        prepared.events += len(portion)
+        prepared.gaps += _gap_reasons(portion)
 
     # -- beginning
 
-    def _admitted(self, subscriber: Subscriber, step: _Ready, included: str = "") -> bytes:
+    def _admitted(
+        self, subscriber: Subscriber, step: _Ready, included: str = "", before: Sequence[Prepared] = ()
+    ) -> bytes:
+        for each in before:
+            self._count(each)
         self._count(step)
         if included:
             self._members.include(subscriber, included)
-        self._members.join(subscriber)
         open_ = self._open(subscriber.topics, subscriber.encoding, included)
-        return subscriber.encoding.header + step.piece + open_
+        if before and subscriber.closed is None:
+            pieces = [each.pieces() for each in before]
+            self._delivery.begin_with(subscriber, chain(*pieces, [step.piece + open_]))
+        self._members.join(subscriber)
+        return subscriber.encoding.header if before else subscriber.encoding.header + step.piece + open_
 
     def _id_of(self, subscriber: Subscriber) -> str:
         return self._listening.id_of(subscriber.topics, self._members.included.get(subscriber, ""))
 
-    def _count(self, step: _Ready) -> None:
+    def _count(self, step: _Ready | Prepared) -> None:
         if step.events:
             self._metrics.replayed += step.events - len(step.gaps)
             self._metrics.gaps.update(step.gaps)
@@ -363,22 +515,29 @@ class Admission:
             piece = known[1][number] = encoding.encode([Replayed("", opened(topics, retry), id_)])
         return piece
 
-    def _step(self, state: CatchUp, encoding: Encoding) -> _Ready | Need:
+    def _step(self, state: CatchUp, encoding: Encoding) -> _Ready | Need | _Long:
         """What a stream begins with, or what is missing to say it. Whoever gets the former has to join at once."""
         self._flush()
-        key = (state.topics, state.wish.last_event_id, state.wish.history, state.wish.new, encoding)
-        signature = (*key, self._listening.id_of(state.topics), self._listening.epoch)
+        key = self._key(state, encoding)
+        if key in self._prepared or key in self._preparing:
+            return _LONG
+        signature = (*key, self._listening.id_of(state.topics))
         remembered = self._remembered.get(signature)
         if remembered is None:
-            replayed = state.attempt(self._listening, self._limits, self._searches.take)
-            if not isinstance(replayed, list):
-                return replayed
-            piece = encoding.encode(replayed) if replayed else b""
-            gaps = tuple([orjson.loads(each.event.data)["reason"] for each in replayed if each.id is None])
-            remembered = self._remembered[signature] = _Ready(piece, len(replayed), gaps)
+            replay = state.plan(self._listening, self._limits, self._searches.take)
+            if not isinstance(replay, Replay):
+                return replay
+            if not replay.is_within(_IN_ONE_GO):
+                return _LONG
+            remembered = self._remembered[signature] = self._ready(replay, encoding)
             if len(self._remembered) > _REMEMBERED:
                 self._remembered.popitem(last=False)
         return remembered
+
+    def _ready(self, replay: Replay, encoding: Encoding) -> _Ready:
+        replayed = list(replay)
+        piece = encoding.encode(replayed) if replayed else b""
+        return _Ready(piece, len(replayed), tuple(_gap_reasons(replayed)))
 
     # -- streams that have begun
 
@@ -409,33 +568,42 @@ class Admission:
 
     async def _let_return(self) -> None:
         """Let the streams in again whose topics are open, until none is left for which that can be done now."""
-        states: dict[tuple[tuple[Topic, ...], Encoding, str], CatchUp] = {}
+        groups: dict[tuple[tuple[Topic, ...], Encoding, str], _Group] = {}
         try:
             while True:
                 needs: list[tuple[CatchUp, Need]] = []
+                long_ones: list[tuple[tuple[Topic, ...], Encoding, str]] = []
                 served = 0
                 for key in list(self._interrupted):
                     topics, encoding, left_at = key
                     if not all(topic.heard for topic in topics):
                         continue
-                    state = states.get(key)
-                    if state is None:
-                        state = states[key] = CatchUp(topics, Wish(left_at))
+                    group = groups.get(key)
+                    if group is None:
+                        group = groups[key] = _Group(CatchUp(topics, Wish(left_at)))
                         self._pin(topics)
+                    state = group.state
                     waiting = deque(self._interrupted[key])
                     while waiting:
                         # Again for each portion: events may have come since the one before.
                         step = self._step(state, encoding)
+                        if isinstance(step, _Long | Older):
+                            long_ones.append(key)
+                            break
                         if not isinstance(step, _Ready):
                             needs.append((state, step))
                             break
-                        piece = step.piece + self._open(topics, encoding, state.included)
+                        open_ = self._open(topics, encoding, state.included)
+                        # One for all of the group: it waits where these streams' other events wait.
+                        piece = b"".join([*chain(*[each.pieces() for each in group.before]), step.piece, open_])
+                        parts: list[_Ready | Prepared] = [*group.before, step]
                         for _ in range(min(_AT_ONCE, len(waiting))):
                             subscriber = waiting.popleft()
                             served += 1
                             if subscriber.closed is None:
-                                self._count(step)
-                                self._delivery.send(subscriber, piece, step.events)
+                                for part in parts:
+                                    self._count(part)
+                                self._delivery.send(subscriber, piece, sum(part.events for part in parts))
                                 self._members.join(subscriber)
                         self._interrupted[key] = list(waiting)
                         if served >= _AT_ONCE:
@@ -444,13 +612,32 @@ class Admission:
                     if not waiting:
                         self._interrupted.pop(key, None)
                         self._unpin(topics)
-                        del states[key]
-                if not needs:
+                        del groups[key]
+                if not needs and not long_ones:
                     return
-                await self._satisfy(needs)
+                if needs:
+                    await self._satisfy(needs)
+                for key in long_ones:
+                    await self._prepare_group(key, groups[key])
         finally:
-            for topics, _, _ in states:
+            for topics, _, _ in groups:
                 self._unpin(topics)
+
+    async def _prepare_group(self, key: tuple[tuple[Topic, ...], Encoding, str], group: "_Group") -> None:
+        topics, encoding, left_at = key
+        try:
+            prepared = await self._prepare(group.state, encoding)
+        except TurnedAway as refusal:
+            for subscriber in self._interrupted.pop(key, ()):
+                if subscriber.closed is None:
+                    self.close(subscriber, refusal.reason, refusal.reason)
+            return
+        if prepared is not None:
+            group.before.append(prepared)
+            left_at = prepared.left_at
+        elif group.before:
+            left_at = group.before[-1].left_at
+        group.state = CatchUp(topics, Wish(left_at))
 
     async def _satisfy(self, needs: list[tuple[CatchUp, Need]]) -> None:
         """Find out what streams, or groups of them, need to begin, together."""
@@ -473,3 +660,13 @@ class Admission:
 
 
 _NOTHING = _Ready(b"", 0)
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """The loop would complain that nobody looked."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _gap_reasons(replayed: Iterable[Replayed]) -> list[str]:
+    return [orjson.loads(each.event.data)["reason"] for each in replayed if each.id is None]

@@ -1,9 +1,13 @@
 """What waits for a client that can't take it now, within bounds."""
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from gateway.fanout.encodings import Encoding
 from gateway.memory.replay import Replayed, gap
+
+_TAKEN = 262_144
+"""Bytes given to a transport at once. What is taken is a copy, unless it is one piece; the rest is shared."""
 
 Policy = Literal["disconnect", "drop-oldest", "latest"]
 """What happens when it doesn't fit any more.
@@ -38,23 +42,30 @@ class Backlog:
         events: how many events wait.
         bytes: how many bytes.
         since: when the first of them began to wait (event loop time, seconds).
+        moved: something was taken since this was last set to False.
         dropped: how many events `drop-oldest` has dropped.
     """
 
     __slots__ = (
+        "_ahead",
         "_count",
         "_dropped_channels",
         "_latest",
         "_limits",
+        "_next",
         "_pieces",
         "bytes",
         "dropped",
         "events",
+        "moved",
         "since",
     )
 
     def __init__(self, limits: QueueLimits, now: float) -> None:
         self._limits = limits
+        # The replay, before everything else; not within the limits, which are for what comes meanwhile.
+        self._ahead: Iterator[bytes] = iter(())
+        self._next = b""
         # By a running number, in order; `_latest` has the numbers of those that the next on their channel replaces.
         self._pieces: dict[int, _Piece] = {}
         self._latest: dict[str, int] = {}
@@ -65,6 +76,7 @@ class Backlog:
         self.bytes = 0
         self.dropped = 0
         self.since = now
+        self.moved = False
 
     @property
     def gaps(self) -> int:
@@ -91,11 +103,34 @@ class Backlog:
         self.bytes += len(data)
         return True
 
+    def begin_with(self, pieces: Iterator[bytes]) -> None:
+        """Let a replay wait before everything else; its pieces are shared with other streams."""
+        self._ahead = pieces
+        self._next = next(pieces, b"")
+
     def take(self, encoding: Encoding) -> bytes:
-        """All that waits, as one piece; gaps first."""
-        gaps = [Replayed(channel, gap(channel, "overflow", None), None) for channel in self._dropped_channels]
-        waiting = b"".join([piece.data for piece in self._pieces.values()])
-        return encoding.encode(gaps) + waiting if gaps else waiting
+        """The next piece to send; what was dropped is told as gaps, first."""
+        self.moved = True
+        if piece := self._next:
+            self._next = next(self._ahead, b"")
+            return piece
+        taken: list[bytes] = []
+        if self._dropped_channels:
+            gaps = [Replayed(channel, gap(channel, "overflow", None), None) for channel in self._dropped_channels]
+            self._dropped_channels.clear()
+            taken.append(encoding.encode(gaps))
+        size = 0
+        while self._pieces and size < _TAKEN:
+            removed = self._remove(next(iter(self._pieces)))
+            if self._latest and removed.policy == "latest":
+                self._latest.pop(removed.channel, None)
+            taken.append(removed.data)
+            size += len(removed.data)
+        return b"".join(taken)
+
+    def __bool__(self) -> bool:
+        """Whether something waits."""
+        return bool(self._next or self._pieces)
 
     def _fits(self, data: bytes, events: int) -> bool:
         return self.events + events <= self._limits.events and self.bytes + len(data) <= self._limits.bytes

@@ -1,6 +1,6 @@
 """The fan-out: which subscriber gets which bytes. Nothing here waits for a client, or for anything else."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -135,6 +135,10 @@ class Delivery:
         """Send a piece to one subscriber, behind whatever waits for it."""
         for behind in send_all([subscriber], piece):
             self._queue([behind], piece, "", events, "disconnect")
+
+    def begin_with(self, subscriber: Subscriber, pieces: Iterator[bytes]) -> None:
+        """Let a replay wait for a subscriber, before everything that comes."""
+        self._backlog(subscriber).begin_with(pieces)
 
     def ping(self, subscriber: Subscriber) -> None:
         """Send a comment, unless bytes are under way anyway."""
@@ -439,12 +443,13 @@ class Delivery:
         for subscriber, taken in behind:
             if taken != QUEUE:
                 if subscriber.sink is not None:
-                    subscriber.sink.send_rest(piece[taken:])
+                    # A client that doesn't read must not hold a copy of what many share.
+                    is_large = len(piece) - taken > _LARGE
+                    subscriber.sink.send_rest(memoryview(piece)[taken:] if is_large else piece[taken:])
                 continue
             backlog = subscriber.backlog
             if backlog is None:
-                backlog = subscriber.backlog = Backlog(self._limits, self._clock())
-                self._members.behind.add(subscriber)
+                backlog = self._backlog(subscriber)
             dropped, gaps = backlog.dropped, backlog.gaps
             if not backlog.add(piece, count, channel, policy):
                 self._members.drop(subscriber, "overflow")
@@ -453,6 +458,12 @@ class Delivery:
             self._metrics.gaps["overflow"] += backlog.gaps - gaps
             if subscriber.sink is not None:
                 subscriber.sink.wake()
+
+    def _backlog(self, subscriber: Subscriber) -> Backlog:
+        """A new queue."""
+        backlog = subscriber.backlog = Backlog(self._limits, self._clock())
+        self._members.behind.add(subscriber)
+        return backlog
 
 
 _NOBODY: frozenset[Subscriber] = frozenset()

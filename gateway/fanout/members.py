@@ -182,6 +182,9 @@ class Members:
         for subscriber in list(self.behind):
             if subscriber.backlog is None:
                 self.behind.discard(subscriber)
+            elif subscriber.backlog.moved:
+                subscriber.backlog.moved = False
+                subscriber.backlog.since = now
             elif self._stall_timeout and now - subscriber.backlog.since > self._stall_timeout:
                 self.drop(subscriber, "stalled")
         return self._ages.due()

@@ -14,7 +14,7 @@ QUEUE = -1
 class Sink(Protocol):
     """The stream behind a subscriber."""
 
-    def send_rest(self, rest: bytes) -> None:
+    def send_rest(self, rest: bytes | memoryview) -> None:
         """Go on where `Subscriber.send` took less than all."""
 
     def wake(self) -> None:
@@ -56,9 +56,13 @@ class Subscriber:
         self.left_at: str | None = None
 
     def take(self) -> bytes:
-        """All that waits, as one piece; empty if nothing does."""
-        backlog, self.backlog = self.backlog, None
-        return backlog.take(self.encoding) if backlog is not None else b""
+        """The next piece of what waits; empty if nothing does."""
+        if self.backlog is None:
+            return b""
+        piece = self.backlog.take(self.encoding)
+        if not self.backlog:
+            self.backlog = None
+        return piece
 
 
 def queue(_: bytes) -> int:

@@ -1,7 +1,9 @@
 """Bringing one client up to date: what has to be found out, and then what it has missed."""
 
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from gateway.memory.entry import Entry, Kept, clip, in_order
@@ -10,7 +12,7 @@ from gateway.memory.listening import Listening
 from gateway.memory.merge import Known, merge
 from gateway.memory.place import new_topics
 from gateway.memory.position import ZERO, Position
-from gateway.memory.replay import Limits, New, Replayed, merge_topics, replay, within
+from gateway.memory.replay import Limits, New, Replay, Replayed, merge_topics
 from gateway.memory.resume import Resume, begin, now
 from gateway.memory.topic import State, Topic
 
@@ -81,6 +83,7 @@ class CatchUp:
         verified: a tick was heard that had been requested after the client came.
         found: by topic, what others knew of which part.
         older: by topic, events from Redis that come in front of everything else, up to a position.
+        cut: by topic, why Redis has more events than were read.
         tries: how often something had to be found out.
         included: what the stream's ids say of its new topics.
     """
@@ -91,6 +94,7 @@ class CatchUp:
         self.verified = False
         self.found: dict[Topic, list[Known]] = {}
         self.older: dict[Topic, tuple[list[Entry], Position]] = {}
+        self.cut: Mapping[Topic, str] = {}
         self.tries = 0
         self._epoch: int | None = None
         self._searched = False  # for the publisher's id
@@ -106,10 +110,18 @@ class CatchUp:
         self.verified = self._searched = False
         self.found.clear()
         self.older.clear()
+        self.cut = {}
 
     def attempt(
         self, listening: Listening, limits: Limits, may_search: Callable[[], bool] = lambda: True
     ) -> list[Replayed] | Need:
+        """As `plan`, with the replay made."""
+        found = self.plan(listening, limits, may_search)
+        return list(found) if isinstance(found, Replay) else found
+
+    def plan(
+        self, listening: Listening, limits: Limits, may_search: Callable[[], bool] = lambda: True
+    ) -> Replay | Need:
         """What the stream begins with, or what has to be found out before.
 
         Whoever gets the former has to join at once.
@@ -125,7 +137,7 @@ class CatchUp:
             self._epoch = listening.epoch
         resume = self._resume
         if resume is None:
-            return self._history(limits) if self.wish.history else []
+            return self._history(limits) if self.wish.history else Replay(self.topics, {}, {}, (), None)
         if resume.place is None:
             return self._after_text(listening, limits, resume, may_search)
         started = begin(listening, self.topics, resume, self.verified)
@@ -142,7 +154,7 @@ class CatchUp:
         gaps: Mapping[Topic, str],
         returning: Sequence[Topic],
         older: dict[Topic, list[Entry]] | None = None,
-    ) -> list[Replayed] | Need:
+    ) -> Replay | Need:
         """What came after the start, on all topics."""
         missed: dict[Topic, list[Kept]] = {}
         holes: list[tuple[Topic, Hole]] = []
@@ -157,9 +169,10 @@ class CatchUp:
         new = New(frozenset(missed).difference(returning), self.included, ZERO)
         for topic in new.topics:
             new = new._replace(begin=max(new.begin, start[topic]))
-        merged, cut = within(limits, merge_topics(self.topics, returning, missed))
+        newest_first = {topic: reversed(kept) for topic, kept in missed.items()}
+        merged, cut = merge_topics(limits, self.topics, returning, newest_first)
         gaps = {**gaps, **dict.fromkeys((topic for topic in cut if topic not in gaps), "too_many")}
-        return replay(self.topics, start, gaps, merged, self.wish.last_event_id, new)
+        return Replay(self.topics, start, gaps, merged, self.wish.last_event_id, new)
 
     def _widened(self, listening: Listening, topic: Topic, hole: Hole) -> Hole:
         """What is asked about a hole.
@@ -185,26 +198,38 @@ class CatchUp:
                 filled.append(each)
         return in_order(filled)
 
-    def _history(self, limits: Limits) -> list[Replayed] | Need:
+    def _history(self, limits: Limits) -> Replay | Need:
         """The newest events of each topic, for a new client."""
         count = min(self.wish.history, limits.events)
-        newest: dict[Topic, dict[Position, Entry]] = {}
-        for topic in self.topics:
-            entries = topic.ring.last(count) if topic.state is State.OPEN else []
-            if len(entries) < count and topic not in self.older:
-                return Older(count, None)
-            older = self.older[topic][0] if topic in self.older else []
-            newest[topic] = {entry.position: entry for entry in [*older, *entries]}
-        missed: dict[Topic, list[Kept]] = {
-            topic: [entries[position] for position in sorted(entries)[-count:]] for topic, entries in newest.items()
-        }
-        start = {topic: Position(*kept[0].position[:2]) for topic, kept in missed.items() if kept}
-        merged, _ = within(limits, merge_topics(self.topics, self.topics, missed))
-        return replay(self.topics, start, {}, merged, None)
+        if any(topic not in self.older and not self._ring_has(topic, count) for topic in self.topics):
+            return Older(count, None)
+        newest = {topic: islice(self._newest(topic), count) for topic in self.topics}
+        merged, cut = merge_topics(limits, self.topics, self.topics, newest)
+        start: dict[Topic, Position] = {}
+        for topic, each in merged:
+            start.setdefault(topic, Position(*each.position[:2]))
+        gaps = {**dict.fromkeys(cut, "too_many"), **self.cut}
+        return Replay(self.topics, start, gaps, merged, None)
+
+    def _ring_has(self, topic: Topic, count: int) -> bool:
+        """Whether the ring holds so many events; then nobody else is asked."""
+        if topic.state is not State.OPEN or len(topic.ring) < count:
+            return False
+        return sum(1 for _ in islice(topic.ring.newest(), count)) == count
+
+    def _newest(self, topic: Topic) -> Iterator[Entry]:
+        """What Redis and the ring hold, newest first."""
+        older = reversed(self.older[topic][0]) if topic in self.older else iter(())
+        own = topic.ring.newest() if topic.state is State.OPEN else iter(())
+        last: Position | None = None
+        for each in heapq.merge(older, own, key=lambda entry: entry.position, reverse=True):
+            if each.position != last:
+                last = each.position
+                yield each
 
     def _after_text(
         self, listening: Listening, limits: Limits, resume: Resume, may_search: Callable[[], bool]
-    ) -> list[Replayed] | Need:
+    ) -> Replay | Need:
         """What came after an id that holds no place: a publisher's own, or one of another version."""
         topics = self.topics
         if any(topic.state is not State.OPEN for topic in topics):
@@ -236,8 +261,8 @@ class CatchUp:
         known = self._known(topic, ZERO)
         return [each.position for each in known if isinstance(each, Entry) and each.event.own_id == own_id]
 
-    def _only_gaps(self, reason: str) -> list[Replayed]:
-        return replay(self.topics, {}, dict.fromkeys(self.topics, reason), (), self.wish.last_event_id)
+    def _only_gaps(self, reason: str) -> Replay:
+        return Replay(self.topics, {}, dict.fromkeys(self.topics, reason), (), self.wish.last_event_id)
 
 
 def _overlay(hole: Hole, found: Sequence[Known]) -> list[Kept]:

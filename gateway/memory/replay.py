@@ -1,13 +1,14 @@
 """What a client that comes back has missed, in the order in which it is sent."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from gateway.memory.entry import Entry, Kept
 from gateway.memory.event import Event, own_event
 from gateway.memory.glob import compile_glob
 from gateway.memory.hole import Hole
-from gateway.memory.place import FIRST_GENERATION, INCLUDED, NOWHERE, ambiguous_keys, format_place
+from gateway.memory.place import FIRST_GENERATION, INCLUDED, NOWHERE, ambiguous_keys, format_era, format_part
 from gateway.memory.position import ZERO, Position, end_of_era
 from gateway.memory.topic import State, Topic
 
@@ -67,50 +68,85 @@ def gap(channel: str, reason: str, since: str | None) -> Event:
 
 
 def merge_topics(
-    topics: Sequence[Topic], returning: Collection[Topic], missed: Mapping[Topic, Iterable[Kept]]
-) -> list[tuple[Topic, Kept]]:
+    limits: Limits,
+    topics: Sequence[Topic],
+    returning: Collection[Topic],
+    missed: Mapping[Topic, Iterable[Kept]],
+) -> tuple[list[tuple[Topic, Kept]], list[Topic]]:
     """What was missed on several topics, along the ticks; each topic keeps its order.
 
-    An event heard through several of the stream's topics is taken from the first that the client had, too.
+    An event heard through several of the stream's topics is taken from the first that the client had, too. What isn't
+    sent is hardly looked at: the cost is that of what is returned.
+
+    Args:
+        limits: the newest that are within them are returned, one event at least.
+        topics: of the stream.
+        returning: those that the client had.
+        missed: by topic, newest first.
+
+    Returns:
+        Those, oldest first, and the topics of which something was cut off.
     """
-    if len(topics) == 1:
-        return [(topics[0], each) for each in missed.get(topics[0], ())]
-    first = _First(sorted(missed, key=lambda topic: (topic not in returning, *_by_name(topic))))
-    merged = [
-        (topic, each)
-        for topic in sorted(missed, key=_by_name)
-        for each in missed[topic]
-        if isinstance(each, Hole) or first.of(each.channel) is topic
-    ]
-    merged.sort(key=lambda pair: pair[1].position[:2])  # stable
-    return merged
-
-
-def within(limits: Limits, merged: Sequence[tuple[Topic, Kept]]) -> tuple[list[tuple[Topic, Kept]], list[Topic]]:
-    """The newest that are within the limits, one event at least, and the topics of which something was cut off."""
+    cursors = _cursors(topics, returning, missed)
+    heapq.heapify(cursors)
+    merged: list[tuple[Topic, Kept]] = []
     events, room = 0, limits.bytes
-    for place in range(len(merged) - 1, -1, -1):
-        each = merged[place][1]
-        if isinstance(each, Hole):
-            continue
-        room -= each.event.size
-        if events == limits.events or (room < 0 and events):
-            cut = dict.fromkeys(topic for topic, _ in merged[: place + 1])
-            # Holes in what is cut off are covered by its own gap.
-            return list(merged[place + 1 :]), list(cut)
-        events += 1
-    return list(merged), []
+    while cursors:
+        _, _, topic, each, rest = cursors[0]
+        if isinstance(each, Entry):
+            room -= each.event.size
+            if events == limits.events or (room < 0 and events):
+                break
+            events += 1
+        merged.append((topic, each))
+        if (following := next(rest, None)) is not None:
+            heapq.heapreplace(cursors, _Cursor(_newest_first(following), cursors[0].place, topic, following, rest))
+        else:
+            heapq.heappop(cursors)
+    # Holes in what is cut off are covered by its own gap.
+    cut = sorted((cursor.topic for cursor in cursors), key=_by_name)
+    merged.reverse()
+    return merged, cut
 
 
-def replay(
-    topics: Sequence[Topic],
-    start: Mapping[Topic, Position],
-    gaps: Mapping[Topic, str],
-    merged: Iterable[tuple[Topic, Kept]],
-    since: str | None,
-    new: New = NO_NEW,
-) -> list[Replayed]:
-    """What is sent, with its ids.
+class _Cursor(NamedTuple):
+    """Where the merging is on one topic. Nothing behind `place` is compared: no two have the same."""
+
+    era: tuple[int, int]
+    place: int
+    topic: Topic
+    next: Kept
+    rest: Iterator[Kept]
+
+
+def _cursors(
+    topics: Sequence[Topic], returning: Collection[Topic], missed: Mapping[Topic, Iterable[Kept]]
+) -> list[_Cursor]:
+    first = _First(sorted(missed, key=lambda topic: (topic not in returning, *_by_name(topic))))
+
+    def delivered(topic: Topic) -> Iterator[Kept]:
+        kept = missed[topic]
+        if len(topics) == 1:
+            return iter(kept)
+        return (each for each in kept if isinstance(each, Hole) or first.of(each.channel) is topic)
+
+    cursors = []
+    for place, topic in enumerate(sorted(missed, key=_by_name)):
+        rest = delivered(topic)
+        if (each := next(rest, None)) is not None:
+            cursors.append(_Cursor(_newest_first(each), -place, topic, each, rest))
+    return cursors
+
+
+def _newest_first(kept: Kept) -> tuple[int, int]:
+    generation, tick = kept.position[:2]
+    return -generation, -tick
+
+
+class Replay:
+    """What is sent, with its ids; made while it is read, because it can be long.
+
+    It is what was missed up to when this was made, however much later it is read.
 
     Args:
         topics: of the stream.
@@ -120,20 +156,48 @@ def replay(
         since: the id the client has come back with.
         new: the topics that were added since the id.
     """
-    sent = [Replayed(topic.name, gap(topic.name, reason, since), None) for topic, reason in gaps.items()]
-    ids = _Ids(topics, start, new)
-    counted = not any(topic.state is State.UNCOUNTED for topic in topics)
-    reported: set[tuple[Topic, str]] = set()  # since the last event
-    for topic, each in merged:
-        if isinstance(each, Hole):
-            if (topic, each.kind) not in reported:
-                reported.add((topic, each.kind))
-                sent.append(Replayed(topic.name, gap(topic.name, each.kind, since), None))
-            continue
-        reported.clear()
-        since = ids.after(topic, each) if counted else NOWHERE
-        sent.append(Replayed(each.channel, each.event, since))
-    return sent
+
+    def __init__(
+        self,
+        topics: Sequence[Topic],
+        start: Mapping[Topic, Position],
+        gaps: Mapping[Topic, str],
+        merged: Sequence[tuple[Topic, Kept]],
+        since: str | None,
+        new: New = NO_NEW,
+    ) -> None:
+        self._topics = topics
+        self._start = start
+        self._gaps = gaps
+        self._merged = merged
+        self._since = since
+        self._new = new
+        self._counted = not any(topic.state is State.UNCOUNTED for topic in topics)
+
+    def __bool__(self) -> bool:
+        return bool(self._gaps or self._merged)
+
+    def is_within(self, limits: Limits) -> bool:
+        """Whether it is no larger than that."""
+        if len(self._gaps) + len(self._merged) > limits.events:
+            return False
+        return sum(each.event.size for _, each in self._merged if isinstance(each, Entry)) <= limits.bytes
+
+    def __iter__(self) -> Iterator[Replayed]:
+        since = self._since
+        for topic, reason in self._gaps.items():
+            yield Replayed(topic.name, gap(topic.name, reason, since), None)
+        ids = _Ids(self._topics, self._start, self._new)
+        reported: set[tuple[Topic, str]] = set()  # since the last event
+        for topic, each in self._merged:
+            if isinstance(each, Hole):
+                if (topic, each.kind) not in reported:
+                    reported.add((topic, each.kind))
+                    yield Replayed(topic.name, gap(topic.name, each.kind, since), None)
+                continue
+            reported.clear()
+            since = ids.after(topic, each) if self._counted else NOWHERE
+            yield Replayed(each.channel, each.event, since)
 
 
 class _Ids:
@@ -146,7 +210,11 @@ class _Ids:
         self._keys = {topic: topic.long_key if topic.key in ambiguous else topic.key for topic in topics}
         self._at = dict(start)
         self._era: tuple[int, int] = (0, 0)
-        self._named: dict[str, Position] = {}
+        self._head = ""
+        self._tail = ""
+        # What the id says of each topic that had a message since the tick: with a hundred topics, making it again for
+        # each event would be most of what a replay costs.
+        self._parts: dict[str, str] = {}
         self._too_early = False
 
     def after(self, topic: Topic, entry: Entry) -> str:
@@ -158,19 +226,23 @@ class _Ids:
             return f"{position.generation}-{position.durable}"
         self._at[topic] = position
         if position[:2] != self._era:
-            self._era = position[:2]
-            self._too_early = end_of_era(self._era) <= self._new.begin
-            self._named = {
-                self._keys[other]: at
-                for other, at in self._at.items()
-                if at[:2] == self._era and not (self._too_early and other in self._new.topics)
-            }
+            self._begin_era(position[:2])
         if not (self._too_early and topic in self._new.topics):
-            self._named[self._keys[topic]] = position
-        place = format_place(self._era, self._named.items())
-        if self._new.said and not self._too_early:
-            place += INCLUDED + self._new.said
+            key = self._keys[topic]
+            self._parts[key] = format_part(key, position)
+        place = self._head + "".join(self._parts.values()) + self._tail
         return f"{own_id}~{place}" if own_id else place
+
+    def _begin_era(self, era: tuple[int, int]) -> None:
+        self._era = era
+        self._head = format_era(era)
+        self._too_early = end_of_era(era) <= self._new.begin
+        self._tail = INCLUDED + self._new.said if self._new.said and not self._too_early else ""
+        self._parts = {
+            self._keys[other]: format_part(self._keys[other], at)
+            for other, at in self._at.items()
+            if at[:2] == era and at[2:] != (0, 0) and not (self._too_early and other in self._new.topics)
+        }
 
 
 class _First:

@@ -1,8 +1,7 @@
 """The past of one topic, as far as it is kept."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeGuard
 
 from gateway.memory.entry import Entry, Kept, clip, in_order
@@ -127,9 +126,9 @@ class Ring:
         """What lies in (start, end], which has to be after `since`."""
         return list(clip(self._entries, start, end))
 
-    def last(self, count: int) -> list[Entry]:
-        """The newest `count` events."""
-        return list(islice((each for each in reversed(self._entries) if isinstance(each, Entry)), count))[::-1]
+    def newest(self) -> Iterator[Entry]:
+        """Its events, newest first; to be read before anything comes."""
+        return (each for each in reversed(self._entries) if isinstance(each, Entry))
 
     def learn(self, start: Position, end: Position, found: Sequence[Kept]) -> None:
         """Keep the answer to a question about (start, end]: it replaces the hole, or goes in front of the ring."""

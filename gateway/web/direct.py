@@ -79,12 +79,13 @@ class DirectStream(asyncio.Protocol):
     `pause_writing`, and what comes meanwhile is queued, so that nothing overtakes.
     """
 
-    __slots__ = ("_members", "_registry", "_send", "_subscriber", "_transport")
+    __slots__ = ("_last", "_members", "_registry", "_send", "_subscriber", "_transport")
 
     def __init__(self, members: Members, subscriber: Subscriber) -> None:
         self._members = members
         self._subscriber = subscriber
         self._send: Callable[[bytes], int] | None = None
+        self._last: bytes | None = None
         self._transport: asyncio.Transport | None = None
         self._registry: MutableSet[Any] = set()
 
@@ -116,13 +117,19 @@ class DirectStream(asyncio.Protocol):
             self._subscriber.send = queue
 
     def resume_writing(self) -> None:
-        subscriber = self._subscriber
-        if subscriber.closed is not None or self._transport is None:
+        subscriber, transport = self._subscriber, self._transport
+        if transport is None or (subscriber.closed is not None and self._last is None):
             return
-        subscriber.send = self._send or self._send_first
-        waiting = subscriber.take()
-        if waiting:
-            self._transport.write(waiting)
+        # One piece at a time: the transport holds it, and the rest stays where it is shared, counted and limited.
+        while waiting := subscriber.take():
+            transport.write(waiting)
+            if transport.get_write_buffer_size():
+                return
+        if self._last is None:
+            subscriber.send = self._send or self._send_first
+        else:
+            transport.write(self._last)
+            transport.close()
 
     def _send_first(self, piece: bytes) -> int:
         # Not before there is something to send: a tenth of opening a stream, at the moment when all come at once.
@@ -132,7 +139,7 @@ class DirectStream(asyncio.Protocol):
         self._send = self._subscriber.send = _sender(self._transport)
         return self._send(piece)
 
-    def send_rest(self, rest: bytes) -> None:
+    def send_rest(self, rest: bytes | memoryview) -> None:
         if self._transport is not None:
             self._transport.write(rest)
 
@@ -143,15 +150,17 @@ class DirectStream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
         self._members.leave(self._subscriber, "client")
-        self._subscriber.sink = None
+        self._subscriber.sink = self._subscriber.backlog = None
 
     def wake(self) -> None:
         """What is queued is written when the transport has room again."""
 
     def finish(self, last: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(self._subscriber.take() + last)
-            self._transport.close()
+        if self._transport is None:
+            return
+        self._last = last
+        if self._subscriber.backlog is None or not self._transport.get_write_buffer_size():
+            self.resume_writing()
 
     def abort(self) -> None:
         if self._transport is not None:

@@ -1,7 +1,7 @@
 """What those who run it ask: /healthz, /readyz, /metrics."""
 
 import asyncio
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -10,10 +10,11 @@ from prometheus_client.registry import Collector
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway.fanout.admission import Admission
 from gateway.fanout.members import Members
 from gateway.memory.history import History
 from gateway.metrics import Metrics
-from gateway.ports import Source
+from gateway.ports import Source, TopicCounts
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
@@ -21,11 +22,19 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 class Ops:
     """The three endpoints."""
 
-    def __init__(self, members: Members, topics: Sized, history: History, source: Source, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        members: Members,
+        topics: TopicCounts,
+        history: History,
+        admission: Admission,
+        source: Source,
+        metrics: Metrics,
+    ) -> None:
         self._members = members
         self._source = source
         self._registry = CollectorRegistry()
-        self._registry.register(_Collector(members, topics, history, source, metrics))
+        self._registry.register(_Collector(members, topics, history, admission, source, metrics))
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
 
@@ -54,15 +63,24 @@ class Ops:
 class _Collector(Collector):
     """Reads the worker's plain integers when it is asked, so that counting costs next to nothing."""
 
-    def __init__(self, members: Members, topics: Sized, history: History, source: Source, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        members: Members,
+        topics: TopicCounts,
+        history: History,
+        admission: Admission,
+        source: Source,
+        metrics: Metrics,
+    ) -> None:
         self._members = members
         self._topics = topics
         self._history = history
+        self._admission = admission
         self._source = source
         self._metrics = metrics
 
     def collect(self) -> Iterable[Metric]:
-        members, counts = self._members, self._metrics
+        members, admission, counts = self._members, self._admission, self._metrics
         backlogs = members.backlogs
         yield _gauge("streams", "Open streams.", len(members))
         yield _gauge("streams_limit", "Streams this worker takes.", members.max_streams)
@@ -80,6 +98,12 @@ class _Collector(Collector):
         yield _gauge("queued_events", "Events waiting for slow clients.", sum(backlog.events for backlog in backlogs))
         yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(backlog.bytes for backlog in backlogs))
         yield _gauge("body_bytes", "Size of request bodies not answered yet.", counts.body_bytes)
+        yield _gauge("patterns", "Patterns among them: Redis compares each PUBLISH with all.", self._topics.patterns)
+        yield _gauge("replay_bytes", "Size of the long replays not sent to the end yet.", admission.room.bytes)
+        yield _gauge(
+            "replays_running", "Long replays, and reads of durable history, under way.", admission.gate.inside
+        )
+        yield _gauge("replays_waiting", "Those that wait for it.", admission.gate.waiting)
         yield _gauge("history_bytes", "Size of the recent events kept.", self._history.bytes)
         yield _gauge("redis_lag_seconds", "From this worker through Redis and back.", counts.lag)
         yield _gauge("tasks", "Tasks of the event loop; does not grow with direct streams.", len(asyncio.all_tasks()))

@@ -60,7 +60,8 @@ class PortableStream(EventSourceResponse):
         await anyio.sleep_forever()
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        yield self._first
+        if self._first:  # it may all be in the queue
+            yield self._first
         if self._subscriber.closed is not None:  # before the stream began
             return
         while self._last is None:
@@ -69,10 +70,12 @@ class PortableStream(EventSourceResponse):
             else:
                 self._wakeup.clear()
                 await self._wakeup.wait()
-        if rest := self._subscriber.take() + self._last:
-            yield rest
+        while piece := self._subscriber.take():
+            yield piece
+        if self._last:
+            yield self._last
 
-    def send_rest(self, rest: bytes) -> None:
+    def send_rest(self, rest: bytes | memoryview) -> None:
         raise AssertionError("everything goes through the queue here")
 
     def wake(self) -> None:

@@ -205,6 +205,12 @@ def _checked(settings: Settings, asked: _Asked) -> StreamRequest:
             f"{count} channels and patterns are too many for one stream; at most "
             f"{settings.max_stream_channels} are allowed (setting max_stream_channels).",
         )
+    if len(unique_patterns) > settings.max_stream_patterns:
+        raise Problem(
+            400,
+            f"{len(unique_patterns)} patterns are too many for one stream; at most "
+            f"{settings.max_stream_patterns} are allowed (setting max_stream_patterns).",
+        )
     try:
         for channel in unique_channels:
             check_channel(channel, settings.max_channel_bytes)

@@ -14,7 +14,7 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from gateway.broker.embedded import EmbeddedRedis
 from gateway.broker.functions import Functions
-from gateway.broker.library import BEGINNING, Found, Kept, Library, Place, Position, Range
+from gateway.broker.library import BEGINNING, Found, Kept, Library, Newest, Place, Position, Range, Wanted
 from gateway.broker.signature import Signer
 from gateway.settings import Settings
 from testing.process import free_port
@@ -508,15 +508,43 @@ async def test_the_last_messages(store: Store) -> None:
     positions = [await store.publish("news", b"%d" % place) for place in range(5)]
 
     async def last(count: int, until: Place = BEGINNING, size: int = 1000) -> list[bytes]:
-        return [kept.message for kept in await store.library.last("news", count, until, size)]
+        wanted = [Wanted("news", 0, until)]
+        (found,) = await store.library.last(wanted, [count], BEGINNING, BEGINNING, 100, size)
+        return [kept.message for kept in found.messages]
 
     assert await last(2) == [b"3", b"4"]
     assert await last(9) == [b"0", b"1", b"2", b"3", b"4"]
     assert await last(2, positions[2].place) == [b"1", b"2"]
     assert await last(9, size=3) == [b"2", b"3", b"4"]
     assert await last(0) == []
-    assert await store.library.last("never", 9, BEGINNING, 1000) == []
-    assert (await store.library.last("news", 1, BEGINNING, 9))[0] == Kept(positions[4], positions[3], b"4")
+    both = [Wanted("never", 0, BEGINNING), Wanted("news", 0, BEGINNING)]
+    never, news = await store.library.last(both, [9], BEGINNING, BEGINNING, 1, 9)
+    assert never == Newest([], None)
+    assert news == Newest([Kept(positions[4], positions[3], b"4")], positions[3].place)
+
+
+async def test_the_last_messages_of_several_channels_share_the_limits(store: Store) -> None:
+    places = [(await store.publish("abc"[place % 3], b"%d" % place)).place for place in range(12)]
+    await store.publish("a", b"too new")
+
+    async def last(
+        most: int, events: int, size: int, floor: Place = BEGINNING, after: Place = BEGINNING
+    ) -> list[tuple[list[int], int | None]]:
+        wanted = [Wanted(name, group, places[-1]) for name, group in (("a", 0), ("b", 1), ("c", 1))]
+        found = await store.library.last(wanted, [most, most], after, floor, events, size)
+        return [
+            ([int(kept.message) for kept in each.messages], None if each.left is None else places.index(each.left))
+            for each in found
+        ]
+
+    assert await last(3, 99, 99) == [([3, 6, 9], None), ([10], None), ([8, 11], None)], "the newest of a group"
+    assert await last(9, 4, 99) == [([9], 6), ([10], 7), ([8, 11], 5)], "the newest of all"
+    assert await last(9, 99, 5) == [([9], 6), ([10], 7), ([11], 8)], "in bytes"
+    assert await last(1, 2, 99) == [([9], None), ([], None), ([11], None)], "nothing more is wanted"
+    assert await last(1, 1, 99) == [([], 9), ([], None), ([11], None)]
+    assert await last(9, 99, 99, places[8]) == [([9], 6), ([10], 7), ([11], 8)], "the rest is left for later"
+    assert await last(9, 99, 99, after=places[8]) == [([9], None), ([10], None), ([11], None)]
+    assert await last(9, 0, 0) == [([], 9), ([], 10), ([], 11)], "where they are"
 
 
 # ---- age
@@ -707,7 +735,8 @@ async def test_channels_are_found_by_pattern(store: Store) -> None:
     assert await store.library.channels("with *") == [b"with space"]
     assert await store.library.channels("none") == []
     for name in names:
-        assert len(await store.library.last(name, 9, BEGINNING, 99)) == 1
+        (found,) = await store.library.last([Wanted(name, 0, BEGINNING)], [9], BEGINNING, BEGINNING, 9, 99)
+        assert len(found.messages) == 1
 
 
 async def test_many_channels_are_found(store: Store) -> None:

@@ -57,7 +57,7 @@ class Peer:
         history = History(Settings(), lambda: 0.0)
         self.history = history
         self.listening = Listening(history)
-        self.topics = WantedTopics(self.listening, history, b"", 100, 60.0, lambda: 0.0)
+        self.topics = WantedTopics(self.listening, history, b"", 100, 60.0, lambda: 0.0, 100)
         signer = Signer()
         signer.adopt(b"a secret of all workers")
         self.peers = Peers(commands, signer, self.listening, self.topics, b"", 0, Metrics())

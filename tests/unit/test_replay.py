@@ -1,5 +1,7 @@
 """What a client that comes back is sent, in which order, and with which ids."""
 
+from collections.abc import Iterable, Iterator
+
 import orjson
 
 from gateway.memory.catch_up import CatchUp, Find, Verify, Wish
@@ -11,7 +13,7 @@ from gateway.memory.listening import Listening
 from gateway.memory.merge import Known
 from gateway.memory.place import FIRST_GENERATION, NOWHERE, format_place, parse_place
 from gateway.memory.position import Position
-from gateway.memory.replay import Limits, Replayed, merge_topics, replay, within
+from gateway.memory.replay import Limits, Replay, Replayed, merge_topics
 from gateway.memory.tick import Tick
 from gateway.memory.topic import Topic
 from gateway.settings import Settings
@@ -37,27 +39,27 @@ def reasons(sent: list[Replayed]) -> list[str]:
     return [orjson.loads(each.event.data)["reason"] for each in sent if each.event.type == "gateway.gap"]
 
 
-def ids(sent: list[Replayed]) -> list[str | None]:
+def ids(sent: Iterable[Replayed]) -> list[str | None]:
     return [each.id for each in sent]
 
 
 def test_replays_are_merged_along_the_ticks() -> None:
     a, b = topic("a"), topic("b")
     first, second, third = entry("a", at(1, 0, 1)), entry("b", at(1, 2)), entry("a", at(3, 0, 1))
-    missed: dict[Topic, list[Kept]] = {b: [second], a: [first, third]}
-    assert merge_topics((a, b), (a, b), missed) == [(a, first), (b, second), (a, third)]
+    missed: dict[Topic, list[Kept]] = {b: [second], a: [third, first]}
+    assert merge_topics(LIMITS, (a, b), (a, b), missed) == ([(a, first), (b, second), (a, third)], [])
 
 
 def test_an_event_of_two_topics_is_sent_once() -> None:
     a, pattern, new = topic("a1"), topic("a*"), topic("*1")
     through: dict[Topic, list[Kept]] = {
         a: [entry("a1", at(1, 0, 1))],
-        pattern: [entry("a1", at(1, 0, 1)), entry("a2", at(1, 0, 2))],
+        pattern: [entry("a2", at(1, 0, 2)), entry("a1", at(1, 0, 1))],
     }
-    merged = merge_topics((a, pattern), (a, pattern), through)
+    merged, _ = merge_topics(LIMITS, (a, pattern), (a, pattern), through)
     assert [(by.name, each.channel) for by, each in merged if isinstance(each, Entry)] == [("a*", "a1"), ("a*", "a2")]
     through[new] = [entry("a1", at(1, 0, 1))]
-    merged = merge_topics((a, pattern, new), (a, pattern), through)
+    merged, _ = merge_topics(LIMITS, (a, pattern, new), (a, pattern), through)
     assert [by.name for by, _ in merged] == ["a*", "a*"], (
         "what the client has just added delivers nothing from before"
     )
@@ -70,7 +72,7 @@ def test_ids_name_all_topics_that_had_a_message_since_the_tick() -> None:
         (b, entry("b", at(5, 7))),
         (b, entry("b", at(8, 0, 1), own_id="17")),
     ]
-    sent = replay((a, b), {a: at(5, 0, 1), b: at(5)}, {}, merged, None)
+    sent = list(Replay((a, b), {a: at(5, 0, 1), b: at(5)}, {}, merged, None))
     assert ids(sent) == [
         format_place((G, 5), [(a.key, at(5, 0, 2))]),
         format_place((G, 5), [(a.key, at(5, 0, 2)), (b.key, at(5, 7))]),
@@ -81,8 +83,8 @@ def test_ids_name_all_topics_that_had_a_message_since_the_tick() -> None:
 def test_a_publishers_id_is_the_whole_id_on_one_channel_only() -> None:
     channel, pattern = topic("a"), topic("a*")
     event = entry("a", at(5, 0, 1), own_id="17")
-    assert ids(replay((channel,), {channel: at(5)}, {}, [(channel, event)], None)) == ["17"]
-    (id_,) = ids(replay((pattern,), {pattern: at(5)}, {}, [(pattern, event)], None))
+    assert ids(Replay((channel,), {channel: at(5)}, {}, [(channel, event)], None)) == ["17"]
+    (id_,) = ids(Replay((pattern,), {pattern: at(5)}, {}, [(pattern, event)], None))
     assert id_ is not None
     own, place = parse_place(id_)
     assert own == "17"
@@ -92,12 +94,12 @@ def test_a_publishers_id_is_the_whole_id_on_one_channel_only() -> None:
 
 def test_durable_events_from_before_the_first_tick_have_a_place() -> None:
     channel = topic("a")
-    sent = replay((channel,), {channel: at(0)}, {}, [(channel, entry("a", at(0, 3)))], None)
+    sent = list(Replay((channel,), {channel: at(0)}, {}, [(channel, entry("a", at(0, 3)))], None))
     _, place = parse_place(sent[0].id or "")
     assert place is not None
     assert place.at(channel) == at(0, 3)
     old = Entry(Position(1790000000123, 0, 7), "a", Event(b""))
-    assert ids(replay((channel,), {}, {}, [(channel, old)], None)) == ["1790000000123-7"], "of the previous version"
+    assert ids(Replay((channel,), {}, {}, [(channel, old)], None)) == ["1790000000123-7"], "of the previous version"
 
 
 def test_a_gap_stands_where_something_is_missing_and_has_no_id() -> None:
@@ -110,7 +112,7 @@ def test_a_gap_stands_where_something_is_missing_and_has_no_id() -> None:
         (a, entry("a", at(2, 9))),
         (a, Hole(at(2, 9), at(3), "not_kept")),
     ]
-    sent = replay((a, b), {a: at(1), b: at(1)}, {b: "too_many"}, merged, "before")
+    sent = list(Replay((a, b), {a: at(1), b: at(1)}, {b: "too_many"}, merged, "before"))
     assert [(each.channel, each.event.type or "message") for each in sent] == [
         ("b", "gateway.gap"),
         ("a", "message"),
@@ -126,16 +128,34 @@ def test_a_gap_stands_where_something_is_missing_and_has_no_id() -> None:
 
 def test_the_newest_within_the_limits() -> None:
     a, b = topic("a"), topic("b")
-    merged: list[tuple[Topic, Kept]] = [
-        (each, entry(each.name, at(1, 0, n), size=10)) for n, each in enumerate((a, b, b), 1)
-    ]
-    assert within(LIMITS, merged) == (merged, [])
-    assert within(Limits(2, 100), merged) == (merged[1:], [a])
-    assert within(Limits(100, 25), merged) == (merged[1:], [a])
-    assert within(Limits(1, 100), merged) == (merged[2:], [a, b])
-    assert within(Limits(100, 1), merged) == (merged[2:], [a, b]), "one event always fits"
-    with_hole: list[tuple[Topic, Kept]] = [merged[0], (a, Hole(at(1, 0, 1), at(1, 0, 2), "not_kept")), *merged[1:]]
-    assert within(Limits(2, 100), with_hole)[0][-2:] == merged[1:]
+    first, *others = [entry(name, at(1, 0, n), size=10) for n, name in enumerate("abb", 1)]
+    merged: list[tuple[Topic, Kept]] = [(a, first), *[(b, each) for each in others]]
+
+    def within(limits: Limits, *before: Kept) -> tuple[list[tuple[Topic, Kept]], list[Topic]]:
+        return merge_topics(limits, (a, b), (a, b), {a: [*before, first], b: reversed(others)})
+
+    assert within(LIMITS) == (merged, [])
+    assert within(Limits(2, 100)) == (merged[1:], [a])
+    assert within(Limits(100, 25)) == (merged[1:], [a])
+    assert within(Limits(1, 100)) == (merged[2:], [a, b])
+    assert within(Limits(100, 1)) == (merged[2:], [a, b]), "one event always fits"
+    hole = Hole(at(1, 0, 1), at(1, 0, 2), "not_kept")
+    assert within(Limits(2, 100), hole) == ([(a, hole), *merged[1:]], [a])
+
+
+def test_what_is_not_sent_is_hardly_looked_at() -> None:
+    topics = tuple([topic(name) for name in "abc"])
+    looked_at: list[Entry] = []
+
+    def newest_first(name: str) -> Iterator[Kept]:
+        for tick in range(1000, 0, -1):
+            looked_at.append(entry(name, at(tick, 0, 1)))
+            yield looked_at[-1]
+
+    merged, cut = merge_topics(Limits(10, 1000), topics, topics, {each: newest_first(each.name) for each in topics})
+    assert [each.position.tick for _, each in merged] == [997, *[998] * 3, *[999] * 3, *[1000] * 3]
+    assert cut == list(topics)
+    assert len(looked_at) <= 10 + len(topics)
 
 
 class Worker:

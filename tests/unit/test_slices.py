@@ -31,7 +31,7 @@ class Room:
         history = History(settings, lambda: 0.0)
         self.listening = Listening(history)
         self.listening.connect("redis")
-        self.topics = WantedTopics(self.listening, history, b"", 10, 60, lambda: 0.0)
+        self.topics = WantedTopics(self.listening, history, b"", 10, 60, lambda: 0.0, 1000)
         self.members = Members(settings, 1_000_000, self.topics, Metrics(), lambda: 0.0)
         self.delivery = Delivery(settings, self.members, self.listening, Metrics(), lambda: 0.0)
         self.ticks = 0

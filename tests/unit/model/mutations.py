@@ -308,7 +308,8 @@ MUTATIONS = [
     Mutation(
         "what is missing is asked for",
         CATCH_UP,
-        "            if self.tries < _TRIES:\n                return Find(holes)\n",
+        "            if self.tries < _TRIES:\n"
+        "                return Find([(topic, self._widened(listening, topic, hole)) for topic, hole in holes])\n",
         "",
     ),
     Mutation(
@@ -321,8 +322,8 @@ MUTATIONS = [
     Mutation(
         "replays are merged along the ticks",
         REPLAY,
-        "    merged.sort(key=lambda pair: pair[1].position[:2])  # stable\n",
-        "",
+        "    return -generation, -tick\n",
+        "    return 0, 0\n",
     ),
     Mutation(
         "an event of two topics is replayed once",
@@ -333,20 +334,22 @@ MUTATIONS = [
     Mutation(
         "a new topic doesn't deliver for one the client had",
         REPLAY,
-        "sorted(topics, key=_by_name) if topic in returning",
-        "sorted(topics, key=_by_name)",
+        "key=lambda topic: (topic not in returning, *_by_name(topic))",
+        "key=_by_name",
     ),
     Mutation(
         "a replayed id names the other topics, too",
         REPLAY,
-        "for other, at in self._at.items() if at[:2] == self._era}",
-        "for other, at in self._at.items() if False}",
+        "if at[:2] == era and at[2:] != (0, 0) and",
+        "if False and",
     ),
-    Mutation("an id in a replay moves its topic", REPLAY, "        self._named[self._keys[topic]] = position\n", ""),
+    Mutation(
+        "an id in a replay moves its topic", REPLAY, "            self._parts[key] = format_part(key, position)\n", ""
+    ),
     Mutation(
         "a gap is reported",
         REPLAY,
-        "sent.append(Replayed(topic.name, gap(topic.name, each.kind, since), None))",
+        "yield Replayed(topic.name, gap(topic.name, each.kind, since), None)",
         "pass",
     ),
     Mutation(

@@ -63,7 +63,7 @@ class Worker:
         self.processes = Processes()
         self.history = History(settings, world.clock)
         self.listening = Listening(self.history)
-        self.topics = WantedTopics(self.listening, self.history, b"", 1000, settings.linger, world.clock)
+        self.topics = WantedTopics(self.listening, self.history, b"", 1000, settings.linger, world.clock, 1000)
         self.metrics = Metrics()
         self.members = Members(settings, 1000, self.topics, self.metrics, world.clock)
         self.delivery = Delivery(settings, self.members, self.listening, self.metrics, world.clock)
