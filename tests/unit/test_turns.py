@@ -62,7 +62,7 @@ class Room:
         history = History(settings, lambda: 0.0)
         self.listening = Listening(history)
         self.listening.connect("redis")
-        self._wanted = WantedTopics(self.listening, history, b"", 10_000, 100, 60, lambda: 0.0)
+        self._wanted = WantedTopics(self.listening, history, b"", 10_000, 60, lambda: 0.0, 100)
         self.members = Members(settings, 1_000_000, self._wanted, Metrics(), lambda: 0.0)
         self.delivery = Delivery(settings, self.members, self.listening, Metrics(), lambda: 0.0)
         self.commit = self.delivery.commit
