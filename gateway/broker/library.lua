@@ -290,7 +290,10 @@ local function advance(cursor)
   local entry = cursor.page[cursor.at]
   if not entry and not cursor.ended then
     cursor.size = math.min(PAGE, 2 * cursor.size)
-    cursor.page = redis.call('XREVRANGE', cursor.key, cursor.edge, cursor.oldest, 'COUNT', cursor.size)
+    local page = redis.pcall('XREVRANGE', cursor.key, cursor.edge, cursor.oldest, 'COUNT', cursor.size)
+    -- Somebody else's key of that name, of another type: it must not cost the other channels their history.
+    if page.err then cursor.broken, page = true, {} end
+    cursor.page = page
     cursor.at, cursor.ended = 1, #cursor.page < cursor.size
     if not cursor.ended then cursor.edge = '(' .. cursor.page[cursor.size][1] end
     entry = cursor.page[1]
@@ -372,7 +375,7 @@ local function is_whole(state, cursor, lineage, known, pruned)
     return later(generation, number, cursor.from_generation, cursor.from_number)
   end
   local from_the_first = cursor.from_generation == 0 and cursor.from_number == 0 and lineage == ''
-  if cursor.cut or cursor.to_generation ~= state.generation then return false end
+  if cursor.cut or cursor.broken or cursor.to_generation ~= state.generation then return false end
   if cursor.from_generation ~= state.generation and not from_the_first then return false end
   local forgotten = after_beginning(parse_pruned(pruned))
   if not known then return #cursor.found == 0 and not forgotten end
