@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import orjson
 
@@ -147,6 +148,8 @@ class Admission:
         self._preparing: SharedWork[Prepared | str | None] = SharedWork()
         self._turn = asyncio.Lock()
         self._prepared: dict[tuple[object, ...], Prepared] = {}
+        # Also those that are in memory because somebody hasn't read them yet: they cost nothing more.
+        self._unread: WeakValueDictionary[tuple[object, ...], Prepared] = WeakValueDictionary()
         members.on_leave.append(self._wake)
 
     # -- new streams
@@ -387,13 +390,13 @@ class Admission:
             TurnedAway: too many wait for the same, or too much of it is in memory.
         """
         key = self._key(state, encoding)
-        if (known := self._prepared.get(key)) is not None and self._goes_on(state, known):
+        if (known := self._unread.get(key)) is not None and self._goes_on(state, known):
             return known
         prepared = await self._preparing.result(key, lambda: self._prepare_at_the_gate(state, encoding))
         if isinstance(prepared, str):
             raise TurnedAway(prepared)
         if prepared is not None and prepared.events:
-            self._prepared[key] = prepared
+            self._prepared[key] = self._unread[key] = prepared
         return prepared
 
     def _key(self, state: CatchUp, encoding: Encoding) -> tuple[object, ...]:
@@ -519,7 +522,7 @@ class Admission:
         """What a stream begins with, or what is missing to say it. Whoever gets the former has to join at once."""
         self._flush()
         key = self._key(state, encoding)
-        if key in self._prepared or key in self._preparing:
+        if key in self._unread or key in self._preparing:
             return _LONG
         signature = (*key, self._listening.id_of(state.topics))
         remembered = self._remembered.get(signature)

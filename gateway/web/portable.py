@@ -47,8 +47,10 @@ class PortableStream(EventSourceResponse):
                 await super().__call__(scope, receive, send)
         finally:
             self._members.leave(self._subscriber, "client")
-            # They refer to each other; without this they would stay until the garbage collector comes by.
+            # They refer to each other, and the tasks that were cancelled to them; without this they, and all that
+            # waits, would stay until the garbage collector comes by.
             self._subscriber.sink = None
+            self._subscriber.backlog = None
 
     async def _listen_for_exit_signal(self) -> None:  # type: ignore[override]
         # sse-starlette cancels a response as soon as this returns, so it never does: the stream ends by what is

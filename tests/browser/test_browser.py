@@ -276,7 +276,7 @@ def test_what_is_published_at_onopen_is_received(page: Page, channel: str) -> No
         "/events?channel=",
         "/events?channel=gateway.x",
         "/events?channel=a&pattern=*",
-        "/events?channel=a&nonsense=1",
+        "/events?channel=a&strict=1&nonsense=1",
         "/events?channel=a&events=nonsense",
         "/nothing",
     ],

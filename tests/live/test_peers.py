@@ -197,4 +197,4 @@ async def test_questions_that_nobody_waits_for_are_bounded(private_redis: RedisS
 
         await until(over, "all have come, and none is being answered")
         assert most <= 1000
-        assert refused["too_many_questions"] <= 2000
+        assert 0 < refused["too_many_questions"] <= 2100
