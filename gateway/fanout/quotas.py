@@ -1,10 +1,11 @@
 """What one client address may take of a worker."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
 from gateway.fanout.budget import Budget
 from gateway.fanout.subscriber import Subscriber
+from gateway.memory.topic import Topic
 from gateway.settings import Settings
 
 
@@ -28,6 +29,9 @@ class _Share:
 class Quotas:
     """Counts streams, new streams and channels by client address.
 
+    A channel counts for as long as the worker stays subscribed to it, so that whoever leaves at once can't have it
+    subscribe to new ones all the time.
+
     Args:
         settings: `address_streams`, `address_rate` and `address_channels`.
         clock: seconds, monotonic.
@@ -39,7 +43,10 @@ class Quotas:
         self._rate = settings.address_rate
         self._channels = settings.address_channels
         self._clock = clock
+        self._linger = settings.linger
         self._shares: dict[str, _Share] = {}
+        # Topics of streams that have ended: until when they count, and for whom.
+        self._lingering: deque[tuple[float, _Share, tuple[Topic, ...]]] = deque()
         self._owners: dict[Subscriber, str] = {}
 
     def __len__(self) -> int:
@@ -79,13 +86,18 @@ class Quotas:
         share = self._shares[address]
         share.streams -= 1
         if self._channels:
-            for topic in subscriber.topics:
+            self._lingering.append((self._clock() + self._linger, share, subscriber.topics))
+
+    def sweep(self) -> None:
+        """Forget addresses without streams that could open as many as any other; called every second or so."""
+        now = self._clock()
+        while self._lingering and self._lingering[0][0] <= now:
+            _, share, topics = self._lingering.popleft()
+            for topic in topics:
                 key = topic.name, topic.is_pattern
                 share.topics[key] -= 1
                 if not share.topics[key]:
                     del share.topics[key]
-
-    def sweep(self) -> None:
-        """Forget addresses without streams that could open as many as any other; called every second or so."""
-        for address in [each for each, share in self._shares.items() if not share.streams and share.budget.full]:
-            del self._shares[address]
+        for address, share in list(self._shares.items()):
+            if not share.streams and not share.topics and share.budget.full:
+                del self._shares[address]

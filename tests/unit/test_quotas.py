@@ -61,8 +61,26 @@ def test_channels_are_counted_once() -> None:
     assert door.open("a", "z") is None
     assert door.open("a", "x", "y", "y*") is not None
     door.quotas.discard(first)
-    assert door.open("a", "z") is None, "the third still has x"
+    door.now += door.settings.linger
+    door.quotas.sweep()
+    assert door.open("a", "z") is None, "others still have x"
     assert door.open("b", "1", "2", "3", "4") is None
+
+
+def test_channels_count_for_as_long_as_they_linger() -> None:
+    """Whoever leaves at once could have a worker subscribe to a million channels, one after the other."""
+    door = Door(address_channels=10, linger=30)
+    for number in range(2):
+        stream = door.open("a", *[f"{number}.{each}" for each in range(5)])
+        assert stream is not None
+        door.quotas.discard(stream)
+        door.now += 10
+        door.quotas.sweep()
+    assert door.open("a", "new") is None
+    assert door.open("a", "1.0") is not None
+    door.now += 10
+    door.quotas.sweep()
+    assert door.open("a", "new") is not None, "the first five are gone"
 
 
 def test_addresses_are_forgotten() -> None:
