@@ -109,15 +109,20 @@ def strike(name: str, port: int, redis_port: int, prepare: bool) -> None:
         asyncio.run(attack.run(target))
 
 
-def play(attack: Attack, seconds: float) -> Result:
-    """One attack on a worker of its own."""
+def play(attack: Attack, seconds: float, compare: bool = True) -> Result:
+    """One attack on a worker of its own.
+
+    Args:
+        seconds: how long healthy clients are measured.
+        compare: measure them before the attack, too.
+    """
     with (
         tempfile.TemporaryDirectory(prefix="gateway-attacks-") as directory,
         RedisServer(Path(directory)) as redis,
         Worker(Path(directory), redis.url, **SETTINGS) as worker,
     ):
         subprocess.run(["taskset", "-a", "-p", "-c", _WORKER_CORE, str(worker.pid)], check=True, capture_output=True)
-        before = health(worker, redis, seconds)
+        before = health(worker, redis, seconds) if compare else Health(0.0, 0, 0)
         strike_at = [sys.executable, "-m", "attacks", "strike", attack.name, str(worker.port), str(redis.port)]
         subprocess.run([*strike_at, "--prepare"], check=True, timeout=120)
         at_rest = proportional_bytes([worker.pid])
