@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 _AT_A_TIME = 4
 """Batches of questions under way; the others wait, and become fewer and larger."""
+_MOST_READ = 2
+"""Replays' worth of durable messages read for what is missing on so many channels; the rest is `too_many`."""
 _CHANNELS_PER_READ = 100
 """Redis does nothing else meanwhile."""
 _EVENTS_PER_READ = 250
@@ -211,13 +213,14 @@ class PastOfOthers:
         for at in range(0, len(ranges), _CHANNELS_PER_READ):
             some = ranges[at : at + _CHANNELS_PER_READ]
             part = (await self._library.read(some, settings.replay_events, settings.replay_bytes)).found
-            count = sum(len(each.messages) for each in part)
-            size = sum(len(kept.message) for each in part for kept in each.messages)
-            if len(some) > 1 and (count >= settings.replay_events or size >= settings.replay_bytes // 2):
-                # One limit for all of them would cut off what belongs to different streams.
-                part = []
-                for one in some:
-                    part += (await self._library.read([one], settings.replay_events, settings.replay_bytes)).found
+            # One limit for all of them cuts off what belongs to different streams; one for each would be none.
+            room = _MOST_READ * settings.replay_bytes
+            for place, one in enumerate(some if len(some) > 1 else ()):
+                if part[place].cut and room > 0:
+                    (part[place],) = (
+                        await self._library.read([one], settings.replay_events, settings.replay_bytes)
+                    ).found
+                    room -= sum(len(kept.message) for kept in part[place].messages)
             found += part
         return found
 

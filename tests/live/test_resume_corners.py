@@ -126,17 +126,18 @@ def test_a_replay_is_bounded_and_says_so(tmp_path: Path, redis_server: RedisServ
         assert stream.next().data.startswith("41:")
 
 
-def test_reading_much_history_is_done_in_small_answers(
-    tmp_path: Path, redis_server: RedisServer, channel: str
+def test_much_history_is_read_once_and_within_the_limit(
+    tmp_path: Path, private_redis: RedisServer, channel: str
 ) -> None:
-    client = redis_server.client()
-    with Worker(tmp_path, redis_server.url, linger=0, replay_bytes=2_000_000) as worker:
-        names = [f"{channel}-{number}" for number in range(12)]
+    """Fourteen megabytes are kept; a replay may have two, and five clients want the same."""
+    client = private_redis.client()
+    with Worker(tmp_path, private_redis.url, linger=0, replay_bytes=2_000_000) as worker:
+        names = [f"{channel}-{number}" for number in range(24)]
         ids = [_durable(worker, names[0], "first")]
         for name in names:
             for number in range(30):
                 client.fcall("gateway_publish", 1, name, f"{number}:" + "x" * 20_000)
-        client.config_resetstat()
+        sent = client.info("stats")["total_net_output_bytes"]
         with ExitStack() as stack:
             streams = [
                 stack.enter_context(open_stream(worker.url, names, headers={"Last-Event-ID": ids[0]}))
@@ -144,8 +145,8 @@ def test_reading_much_history_is_done_in_small_answers(
             ]
             for stream in streams:
                 assert stream.next().type == "gateway.gap"
-        slowest = [entry for entry in client.slowlog_get(128) if b"EVALSHA" in entry["command"]]
-        assert all(entry["duration"] < 1_000_000 for entry in slowest)
+        sent = client.info("stats")["total_net_output_bytes"] - sent
+        assert 1_000_000 < sent < 8_000_000
         assert metric(worker, "history_reads_total") == 1
         assert metric(worker, "redis_connects_total") == 1
 
