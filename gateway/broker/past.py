@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from gateway import ports
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 
 _AT_A_TIME = 4
 """Batches of questions under way; the others wait, and become fewer and larger."""
+_PATIENCE = 5.0
+_AGAIN = 0.3
+"""Seconds: how long, and how often, it is tried to ask Redis. A gap that need not be is worse than a late answer."""
 _MOST_READ = 2
 """Replays' worth of durable messages read for what is missing on so many channels; the rest is `too_many`."""
 _CHANNELS_PER_READ = 100
@@ -114,7 +118,7 @@ class PastOfOthers:
             batch, self._waiting = self._waiting[:MAX_QUESTIONS], self._waiting[MAX_QUESTIONS:]
             epoch = self._listening.epoch
             try:
-                found = await self._answer(batch)
+                found = await self._answer_patiently(batch)
             except Exception as error:
                 logger.exception("what others know could not be found out")
                 self._fail(batch, error)
@@ -134,7 +138,19 @@ class PastOfOthers:
             if future is not None and not future.done():
                 future.set_exception(error)
 
-    async def _answer(self, batch: Sequence[tuple[Topic, Hole]]) -> list[list[Remembered]]:
+    async def _answer_patiently(self, batch: Sequence[tuple[Topic, Hole]]) -> list[list[Remembered]]:
+        """The answers, also if no connection can be had for a moment, as when the process is out of descriptors."""
+        loop = asyncio.get_running_loop()
+        epoch, end = self._listening.epoch, loop.time() + _PATIENCE
+        while True:
+            last = loop.time() >= end or epoch != self._listening.epoch
+            try:
+                return await self._answer(batch, give_up=last)
+            except (RedisConnectionError, OSError) as error:
+                logger.debug("Redis could not be asked, trying again: %s", error)
+            await asyncio.sleep(_AGAIN)
+
+    async def _answer(self, batch: Sequence[tuple[Topic, Hole]], give_up: bool) -> list[list[Remembered]]:
         asked = {
             (topic, hole): Question(topic.name, topic.is_pattern, hole.position, hole.end)
             for topic, hole in batch
@@ -152,7 +168,7 @@ class PastOfOthers:
             for each in kept
             if isinstance(each, Hole)
         ]
-        from_redis = await self._from_redis(missing) if missing else {}
+        from_redis = await self._from_redis(missing, give_up) if missing else {}
         return [
             fill(
                 kept,
@@ -175,7 +191,7 @@ class PastOfOthers:
         return await asyncio.shield(witness)
 
     async def _from_redis(
-        self, missing: Sequence[tuple[Topic, Hole]]
+        self, missing: Sequence[tuple[Topic, Hole]], give_up: bool
     ) -> dict[tuple[Topic, Hole], tuple[Sequence[Entry], bool, str]]:
         """What Redis keeps in the holes, whether that is complete, and why not."""
         self._metrics.history_reads += 1
@@ -203,6 +219,8 @@ class PastOfOthers:
                 reason = "too_many" if (topic, hole) in cut else reason_of(hole, self._durable_channels.all_of(topic))
                 results[topic, hole] = (inside, complete[topic, hole], reason)
         except (RedisError, OSError) as error:
+            if not give_up and isinstance(error, RedisConnectionError | OSError):
+                raise
             logger.warning("durable history could not be read: %s", str(error) or type(error).__name__)
             return dict.fromkeys(missing, ((), False, "history_unavailable"))
         return results
