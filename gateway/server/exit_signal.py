@@ -14,7 +14,7 @@ class ExitSignal:
     """Calls a function when the process is told to exit, and leaves the rest to the handlers that are there.
 
     Granian, and hypercorn in one process, wait for the open responses to end and only then end the lifespan, so a
-    stream that waits for that would keep the process for ever. A signal without a handler stays without, and uvicorn
+    stream that waits for that would keep the process forever. A signal without a handler stays without, and uvicorn
     (ours or any) is left alone: on it streams learn of the exit in other ways.
     """
 

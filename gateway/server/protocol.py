@@ -182,7 +182,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """Have the limit run for what the client is sending."""
         deadlines = self._deadlines
         if not self._unfinished:
-            # Anything begins the next head: not only what the parser shows, or empty lines would go on for ever.
+            # Anything begins the next head: not only what the parser shows, or empty lines would go on forever.
             if self._silent or self.limit is not deadlines.head:
                 deadlines.start(self, deadlines.head)
             return

@@ -66,7 +66,7 @@ class Subscribe:
         except ClientGone:
             return
         except (TurnedAway, TopicRefused) as refusal:
-            # Redis' permissions can be wrong for a moment: with a 403 every EventSource would give up for good.
+            # Redis' permissions can be wrong for a moment: with a 403 every EventSource would stop permanently.
             reason = refusal.reason if isinstance(refusal, TurnedAway) else "redis_denied"
             await self._turn_away(reason, request.last_event_id, scope, receive, send)
             return

@@ -90,7 +90,7 @@ def _trickle(connection: socket.socket, piece: bytes) -> bytes:
         if not got:
             return answer
         answer += got
-    raise AssertionError("it went on for ever")
+    raise AssertionError("it went on forever")
 
 
 def test_a_connection_on_which_nothing_comes_is_closed(short: _Listening) -> None:
