@@ -126,8 +126,9 @@ class Functions:
         self._adopt(secret)
 
     def _adopt(self, secret: bytes) -> None:
-        self._library.use(secret)
-        self._signer.adopt(secret)
+        if secret != self._signer.secret:
+            self._library.use(secret)
+            self._signer.adopt(secret)
 
     async def _loaded(self) -> list[_Loaded]:
         libraries = await cast("Any", self._redis.function_list("gateway_*", withcode=True))
