@@ -76,6 +76,8 @@ def main(context: click.Context, names: str, seconds: float, write: bool) -> Non
     """Attack a worker in one way after the other; measure what its healthy clients notice."""
     if context.invoked_subcommand is not None:
         return
+    if write and names:
+        raise click.UsageError("--write is for the whole table.")
     console = Console(stderr=True)
     results = []
     for attack in ATTACKS:
@@ -87,8 +89,6 @@ def main(context: click.Context, names: str, seconds: float, write: bool) -> Non
         console.print(f"{attack.name}: {', '.join(result.faults) or 'as promised'}", highlight=False)
     Console(width=None if Console().is_terminal else 150).print(_terminal(results))
     if write:
-        if names:
-            raise click.UsageError("--write is for the whole table.")
         _write(results)
     context.exit(any(result.faults for result in results))
 
