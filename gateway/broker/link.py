@@ -323,9 +323,15 @@ class Link:
 
     def _reject(self, name: bytes, error: Undeliverable) -> None:
         self._metrics.refused_messages[error.reason] += 1
-        if (suppressed := self._log_rejected.allow(error.reason)) is not None:
-            more = f" ({suppressed} more since the last such line)" if suppressed else ""
+        if (more := self._more(error.reason)) is not None:
             logger.warning("message on %r rejected, %s: %s%s", name, error.reason, error, more)
+
+    def _more(self, kind: str) -> str | None:
+        """How a log line of that kind ends; None if it is held back, because there was one just now."""
+        suppressed = self._log_rejected.allow(kind)
+        if suppressed is None:
+            return None
+        return f" ({suppressed} more since the last such line)" if suppressed else ""
 
     def flush(self) -> None:
         """Have everything delivered that has been counted, before positions or members change."""
@@ -343,8 +349,7 @@ class Link:
     def _reject_signature(self, name: bytes) -> None:
         """What was marked as durable is a plain message like any other: anybody may write the mark."""
         self._metrics.refused_messages["unsigned"] += 1
-        if (suppressed := self._log_rejected.allow("unsigned")) is not None:
-            more = f" ({suppressed} more since the last such line)" if suppressed else ""
+        if (more := self._more("unsigned")) is not None:
             logger.warning(
                 "message on %r is marked as durable and not signed by the gateway's functions; delivered as a plain "
                 "one%s",
@@ -439,10 +444,9 @@ class Link:
                 self._topics.changed.set()
             elif last and (topic := self._listening.topics.get(key)) is not None:
                 self._metrics.redis_failures["NoPermissionError"] += 1
-                if (more := self._log_rejected.allow("denied")) is not None:
+                if (more := self._more("denied")) is not None:
                     logger.warning(
-                        "Redis at %s does not let this user subscribe to %r (ACL): %s (%d more since the last such "
-                        "line)",
+                        "Redis at %s does not let this user subscribe to %r (ACL): %s%s",
                         self._url,
                         topic.name,
                         why,
