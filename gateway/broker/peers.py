@@ -51,7 +51,6 @@ _PATIENCE = 5.0
 stands still may be the only one that knows."""
 _ACQUAINTANCE = 1.0
 """Seconds in which the others have answered this worker's greeting, or are slow."""
-_HEARD_PATIENCE = 0.3
 _HEARD_DELAY = 0.03
 """Seconds over which the workers that heard everything spread their answers; the first makes the others silent."""
 _TOLD_BYTES = 262_144
@@ -89,6 +88,8 @@ class _Pending:
         self.changed = asyncio.Event()
 
 
+_HEARD: list[object] = [True]
+"""The answer of a worker that has heard everything."""
 _QUESTIONS = frozenset(("ask", "stay", "tell", "heard", "inherit"))
 
 
@@ -150,6 +151,7 @@ class Peers:
             "told": self._on_told,
             "heard": self._on_heard,
             "did": self._on_did,
+            "missed": self._on_answer,
             "inherit": self._on_inherit,
             "inherited": self._on_answer,
         }
@@ -219,18 +221,8 @@ class Peers:
 
     async def heard_all(self, start: Position, end: Position) -> bool:
         """Whether some other worker has heard everything between two positions, on what it was subscribed to."""
-        number, pending = self._open_question()
-        try:
-            async with asyncio.timeout(_HEARD_PATIENCE):
-                await self._publish(self.everyone, dump("heard", self.name, number, [*start, *end]))
-                while not pending.complete and self._known and not pending.over:
-                    pending.changed.clear()
-                    await pending.changed.wait()
-        except (RedisError, OSError):
-            pass
-        finally:
-            del self._pending[number]
-        return bool(pending.complete)
+        answers = await self._ask_all("heard", [*start, *end], _PATIENCE, lambda _, answer: answer == _HEARD)
+        return _HEARD in answers.values()
 
     async def leave(self, patience: float) -> None:
         """Have other workers take over what only this one knows.
@@ -274,11 +266,13 @@ class Peers:
         number, pending = self._open_question()
         loop = asyncio.get_running_loop()
         others = 0
+        timer: asyncio.TimerHandle | None = None
         try:
             async with asyncio.timeout(patience):
                 others = await self._publish_to_workers(dump(kind, self.name, number, body)) - 1
-                if loop.time() > self._greeted + _ACQUAINTANCE:
-                    others = min(others, len(self._known))
+                acquainted = self._greeted + _ACQUAINTANCE
+                if loop.time() < acquainted:
+                    timer = loop.call_at(acquainted + _STEP, pending.changed.set)
                 looked_at: set[str] = set()
                 enough = False
                 while not enough and not pending.over:
@@ -286,6 +280,8 @@ class Peers:
                     for peer in pending.complete - looked_at:
                         looked_at.add(peer)
                         enough |= is_enough(peer, pending.answers.get(peer, []))
+                    if loop.time() >= acquainted:
+                        others = min(others, len(self._known))
                     if enough or len(pending.complete) >= others:
                         break
                     await pending.changed.wait()
@@ -295,6 +291,8 @@ class Peers:
         except (RedisError, OSError) as error:
             logger.debug("not all workers have answered: %s", str(error) or type(error).__name__)
         finally:
+            if timer is not None:
+                timer.cancel()
             del self._pending[number]
         return {peer: pending.answers.get(peer, []) for peer in pending.complete}
 
@@ -440,6 +438,9 @@ class Peers:
         since, era = self._listening.since, self._listening.era
         if since is not None and era is not None and since <= start and end <= Position(*era, 1 << 60):
             self._spawn(self._say_heard(message))
+        else:
+            # Otherwise the asker, whose streams wait, couldn't tell this worker from a slow one.
+            self._answer(message, "missed", [])
 
     async def _say_heard(self, message: Message) -> None:
         await asyncio.sleep(random.uniform(0, _HEARD_DELAY))
@@ -451,6 +452,7 @@ class Peers:
         if message.body == self.name:
             pending = self._pending.get(message.number)
             if pending is not None:
+                pending.answers[message.by] = _HEARD
                 pending.complete.add(message.by)
                 pending.changed.set()
         elif message.by != self.name and isinstance(message.body, str) and self._tasks:

@@ -81,14 +81,16 @@ class Peer:
 
 
 @asynccontextmanager
-async def running(commands: Redis) -> AsyncIterator[Peer]:
-    """A peer that hears what the others send."""
+async def running(commands: Redis, gate: asyncio.Event | None = None) -> AsyncIterator[Peer]:
+    """A peer that hears what the others send, once the gate is open."""
     peer = Peer(commands)
     async with commands, commands.pubsub(ignore_subscribe_messages=True) as subscription:
         await subscription.subscribe(peer.peers.everyone, peer.peers.own)
 
         async def read() -> None:
             async for message in subscription.listen():
+                if gate is not None:
+                    await gate.wait()
                 peer.peers.received(message["data"])
 
         reading = asyncio.create_task(read())
@@ -96,6 +98,7 @@ async def running(commands: Redis) -> AsyncIterator[Peer]:
             peer.peers.greet()
             yield peer
         finally:
+            await peer.peers.answered()
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
@@ -133,6 +136,36 @@ async def test_a_worker_that_begins_to_listen_is_not_waited_for(
         with caplog.at_level(logging.WARNING):
             asked = Question("news", False, Position(GENERATION, 1), Position(GENERATION, 10))
             assert await asking.peers.ask([asked]) == {asked: []}
+        assert not caplog.messages
+
+
+async def test_a_slow_worker_may_be_the_one_that_has_heard_everything(private_redis: RedisServer) -> None:
+    """After 0.3 s the asker took it that nobody had, and a busy machine cost its clients a gap."""
+    async with AsyncExitStack() as stack:
+        gate = asyncio.Event()
+        gate.set()
+        slow = await stack.enter_async_context(running(client(private_redis), gate))
+        other = await stack.enter_async_context(running(client(private_redis)))
+        asking = await stack.enter_async_context(running(client(private_redis)))
+        slow.tick(20)
+        await until(lambda: len(asking.peers._known) == 2, "they know each other")
+        other.listening.lose()
+        gate.clear()
+        asked = asyncio.create_task(asking.peers.heard_all(Position(GENERATION, 10), Position(GENERATION, 20)))
+        await until(lambda: any(each.complete for each in asking.peers._pending.values()), "one has answered")
+        assert not asked.done()
+        gate.set()
+        assert await asked
+
+
+async def test_nobody_is_waited_for_if_nobody_has_heard_everything(
+    private_redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(client(private_redis)) as asking, running(client(private_redis)) as other:
+        await until(lambda: len(asking.peers._known) == 1, "they know each other")
+        other.listening.lose()
+        with caplog.at_level(logging.WARNING):
+            assert not await asking.peers.heard_all(Position(GENERATION, 10), Position(GENERATION, 20))
         assert not caplog.messages
 
 
