@@ -43,7 +43,7 @@ class History:
         """Keep what has come."""
         now = self._clock()
         ring.append(kept)
-        if self._limits.events:
+        if self._limits.events or ring.pins:
             self._order.append((ring, kept.end, now))
         if self.bytes > self._total_bytes or (self._order and self._order[0][2] < now - self._age):
             self._evict_oldest(now)

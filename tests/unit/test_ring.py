@@ -182,3 +182,20 @@ def test_what_lies_within_a_hole_is_found_again_and_kept_once() -> None:
     one.learn(at(1), at(9), [Hole(at(2), at(8), UNKNOWN), inside, behind])
     one.learn(at(2), at(8), [before, inside])
     assert one.after(at(1)) == [before, inside, behind]
+
+
+def test_what_is_held_for_those_who_wait_is_within_the_common_limit_without_a_history_too() -> None:
+    history = History(Settings(history_events=0, history_total_bytes=100_000, queue_bytes=1_000_000), lambda: 0.0)
+    rings = [history.ring() for _ in range(10)]
+    for place, each in enumerate(rings):
+        each.begin(at(1))
+        each.pins = 1
+        for count in range(1, 10):
+            history.append(each, entry(at(1, 10 * place + count), 5_000))
+    assert 90_000 < history.bytes <= 100_000
+    assert not rings[0], "the oldest go first"
+    assert len(rings[-1]) == 9
+    for each in rings:
+        each.pins = 0
+        each.trim()
+    assert (history.bytes, history.entries) == (0, 0)
