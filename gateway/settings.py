@@ -218,6 +218,13 @@ class Settings(BaseSettings):
         "another one are told to come back.",
         ge=1024,
     )
+    unsent_total_bytes: int = _field(
+        268_435_456,
+        "bytes",
+        "Memory of all that waits for clients: queues, long replays, fan-outs under way; what many share counts "
+        "once. If there is more, streams are ended, those furthest behind first; they come back and resume.",
+        ge=65_536,
+    )
     replays_at_once: int = _field(
         4,
         "replays",
@@ -426,6 +433,10 @@ class Settings(BaseSettings):
             raise ValueError("cors_credentials: needs cors_origins with exact origins, without wildcards")
         if self.max_bodies_bytes < self.max_payload_bytes:
             raise ValueError(f"max_bodies_bytes: must be at least max_payload_bytes ({self.max_payload_bytes})")
+        if self.unsent_total_bytes < self.replay_total_bytes:
+            raise ValueError(
+                f"unsent_total_bytes: must be at least replay_total_bytes ({self.replay_total_bytes}), a part of it"
+            )
         if self.retry_max < self.retry_min:
             raise ValueError(f"retry_max: must be at least retry_min ({self.retry_min:g})")
         if self.shutdown_timeout <= self.drain_window + self.handover_timeout:

@@ -24,10 +24,11 @@ from gateway.fanout.encodings import Encoding
 from gateway.fanout.gate import Gate
 from gateway.fanout.in_band import closing, opened
 from gateway.fanout.members import Members
-from gateway.fanout.prepared import Prepared, ReplayRoom
+from gateway.fanout.prepared import Prepared
 from gateway.fanout.shared_work import SharedWork
 from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.turned_away import TurnedAway
+from gateway.fanout.unsent import Piece, Unsent
 from gateway.memory.catch_up import CatchUp, Find, Need, Older, Verify, Wish
 from gateway.memory.hole import Hole
 from gateway.memory.listening import Listening
@@ -144,7 +145,7 @@ class Admission:
         self._opens: dict[tuple[tuple[Topic, ...], Encoding], tuple[str, dict[int, bytes]]] = {}
         self._remembered: OrderedDict[tuple[object, ...], _Ready] = OrderedDict()
         self.gate = Gate(settings.replays_at_once, settings.replays_waiting, settings.subscribe_timeout)
-        self.room = ReplayRoom(settings.replay_total_bytes)
+        self.room = Unsent(settings.replay_total_bytes, members.unsent)
         self._preparing: SharedWork[Prepared | str | None] = SharedWork()
         self._turn = asyncio.Lock()
         self._prepared: dict[tuple[object, ...], Prepared] = {}
@@ -488,7 +489,7 @@ class Admission:
         open_ = self._open(subscriber.topics, subscriber.encoding, included)
         if before and subscriber.closed is None:
             pieces = [each.pieces() for each in before]
-            self._delivery.begin_with(subscriber, chain(*pieces, [step.piece + open_]))
+            self._delivery.begin_with(subscriber, chain(*pieces, [Piece(self.room, step.piece + open_)]))
         self._members.join(subscriber)
         return subscriber.encoding.header if before else subscriber.encoding.header + step.piece + open_
 
@@ -598,16 +599,17 @@ class Admission:
                             break
                         open_ = self._open(topics, encoding, state.included)
                         # One for all of the group: it waits where these streams' other events wait.
-                        piece = b"".join([*chain(*[each.pieces() for each in group.before]), step.piece, open_])
+                        before = [piece.data for piece in chain(*[each.pieces() for each in group.before])]
+                        piece = b"".join([*before, step.piece, open_])
                         parts: list[_Ready | Prepared] = [*group.before, step]
-                        for _ in range(min(_AT_ONCE, len(waiting))):
-                            subscriber = waiting.popleft()
-                            served += 1
-                            if subscriber.closed is None:
-                                for part in parts:
-                                    self._count(part)
-                                self._delivery.send(subscriber, piece, sum(part.events for part in parts))
-                                self._members.join(subscriber)
+                        some = [waiting.popleft() for _ in range(min(_AT_ONCE, len(waiting)))]
+                        served += len(some)
+                        some = [subscriber for subscriber in some if subscriber.closed is None]
+                        for part in parts * len(some):
+                            self._count(part)
+                        self._delivery.send(some, piece, sum(part.events for part in parts))
+                        for subscriber in some:
+                            self._members.join(subscriber)
                         self._interrupted[key] = list(waiting)
                         if served >= _AT_ONCE:
                             served = 0

@@ -1,21 +1,15 @@
 """What waits for a client that can't take it now, within bounds."""
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
 
 from gateway.fanout.encodings import Encoding
+from gateway.fanout.unsent import Piece, Unsent
 from gateway.memory.replay import Replayed, gap
 
-_TAKEN = 262_144
+_TAKEN = 65_536
 """Bytes given to a transport at once. What is taken is a copy, unless it is one piece; the rest is shared."""
-
-Policy = Literal["disconnect", "drop-oldest", "latest"]
-"""What happens when it doesn't fit any more.
-
-- `disconnect`: the client's stream is ended; it comes back, resumes, and loses nothing.
-- `drop-oldest`: the oldest events go, and a `gateway.gap` takes their place.
-- `latest`: of each channel only the newest event waits, from the first on; for prices and the like.
-"""
+_ENTRY = 65
+"""Bytes that a queue takes for each piece, as tracemalloc counts them."""
 
 
 class QueueLimits:
@@ -28,15 +22,13 @@ class QueueLimits:
         self.bytes = bytes_
 
 
-class _Piece(NamedTuple):
-    data: bytes
-    events: int
-    channel: str
-    policy: Policy
-
-
 class Backlog:
     """The queue of one subscriber; it exists only while something waits.
+
+    Args:
+        limits: of what waits here.
+        unsent: the memory of all queues together.
+        now: event loop time, seconds.
 
     Attributes:
         events: how many events wait.
@@ -54,6 +46,7 @@ class Backlog:
         "_limits",
         "_next",
         "_pieces",
+        "_unsent",
         "bytes",
         "dropped",
         "events",
@@ -61,13 +54,14 @@ class Backlog:
         "since",
     )
 
-    def __init__(self, limits: QueueLimits, now: float) -> None:
+    def __init__(self, limits: QueueLimits, unsent: Unsent, now: float) -> None:
         self._limits = limits
+        self._unsent = unsent
         # The replay, before everything else; not within the limits, which are for what comes meanwhile.
-        self._ahead: Iterator[bytes] = iter(())
-        self._next = b""
+        self._ahead: Iterator[Piece] = iter(())
+        self._next: Piece | None = None
         # By a running number, in order; `_latest` has the numbers of those that the next on their channel replaces.
-        self._pieces: dict[int, _Piece] = {}
+        self._pieces: dict[int, Piece] = {}
         self._latest: dict[str, int] = {}
         self._count = 0
         # In the order of their first loss; a client has at most max_stream_channels, so this is bounded.
@@ -83,37 +77,38 @@ class Backlog:
         """How many gap events what waits begins with."""
         return len(self._dropped_channels)
 
-    def add(self, data: bytes, events: int, channel: str, policy: Policy) -> bool:
+    def add(self, piece: Piece) -> bool:
         """Let a piece wait.
 
         Returns:
             False if it doesn't fit and the policy is to disconnect. An empty queue takes any piece: pieces are as
             large as what Redis sent at once, and a client that was waiting for nothing is not slow.
         """
-        if policy == "latest" and (replaced := self._latest.pop(channel, None)) is not None:
+        if piece.policy == "latest" and (replaced := self._latest.pop(piece.channel, None)) is not None:
             self._remove(replaced)
-        while self._pieces and not self._fits(data, events):
-            if policy == "disconnect" or not self._drop_oldest():
+        while self._pieces and not self._fits(piece):
+            if piece.policy == "disconnect" or not self._drop_oldest():
                 return False
         self._count += 1
-        self._pieces[self._count] = _Piece(data, events, channel, policy)
-        if policy == "latest":
-            self._latest[channel] = self._count
-        self.events += events
-        self.bytes += len(data)
+        self._pieces[self._count] = piece
+        if piece.policy == "latest":
+            self._latest[piece.channel] = self._count
+        self.events += piece.events
+        self.bytes += piece.size
+        self._unsent.grow(_ENTRY)
         return True
 
-    def begin_with(self, pieces: Iterator[bytes]) -> None:
+    def begin_with(self, pieces: Iterator[Piece]) -> None:
         """Let a replay wait before everything else; its pieces are shared with other streams."""
         self._ahead = pieces
-        self._next = next(pieces, b"")
+        self._next = next(pieces, None)
 
-    def take(self, encoding: Encoding) -> bytes:
+    def take(self, encoding: Encoding) -> Piece:
         """The next piece to send; what was dropped is told as gaps, first."""
         self.moved = True
-        if piece := self._next:
-            self._next = next(self._ahead, b"")
-            return piece
+        if (ahead := self._next) is not None:
+            self._next = next(self._ahead, None)
+            return ahead
         taken: list[bytes] = []
         if self._dropped_channels:
             gaps = [Replayed(channel, gap(channel, "overflow", None), None) for channel in self._dropped_channels]
@@ -121,19 +116,28 @@ class Backlog:
             taken.append(encoding.encode(gaps))
         size = 0
         while self._pieces and size < _TAKEN:
-            removed = self._remove(next(iter(self._pieces)))
+            number = next(iter(self._pieces))
+            if taken and self._pieces[number].rest is not None:
+                break
+            removed = self._remove(number)
             if self._latest and removed.policy == "latest":
                 self._latest.pop(removed.channel, None)
+            if not taken and (removed.rest is not None or removed.size >= _TAKEN or not self._pieces):
+                self._next = removed.rest
+                return removed
             taken.append(removed.data)
-            size += len(removed.data)
-        return b"".join(taken)
+            size += removed.size
+        return Piece(self._unsent, b"".join(taken))
 
     def __bool__(self) -> bool:
         """Whether something waits."""
-        return bool(self._next or self._pieces)
+        return self._next is not None or bool(self._pieces)
 
-    def _fits(self, data: bytes, events: int) -> bool:
-        return self.events + events <= self._limits.events and self.bytes + len(data) <= self._limits.bytes
+    def __del__(self) -> None:
+        self._unsent.grow(-_ENTRY * len(self._pieces))
+
+    def _fits(self, piece: Piece) -> bool:
+        return self.events + piece.events <= self._limits.events and self.bytes + piece.size <= self._limits.bytes
 
     def _drop_oldest(self) -> bool:
         """Drop the oldest piece whose own channel allows it; False if there is none."""
@@ -147,8 +151,9 @@ class Backlog:
             self._dropped_channels[piece.channel] = None
         return True
 
-    def _remove(self, number: int) -> _Piece:
+    def _remove(self, number: int) -> Piece:
         piece = self._pieces.pop(number)
         self.events -= piece.events
-        self.bytes -= len(piece.data)
+        self.bytes -= piece.size
+        self._unsent.grow(-_ENTRY)
         return piece

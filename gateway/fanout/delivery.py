@@ -5,14 +5,15 @@ from functools import partial
 from typing import TypeAlias
 
 from gateway.fanout.audience import Audience
-from gateway.fanout.backlog import Backlog, Policy, QueueLimits
+from gateway.fanout.backlog import Backlog, QueueLimits
 from gateway.fanout.encodings import Encoding
 from gateway.fanout.members import Members
-from gateway.fanout.policies import Policies
+from gateway.fanout.policies import Policies, Policy
 from gateway.fanout.sending import Behind, send_all
 from gateway.fanout.slices import Slices
-from gateway.fanout.subscriber import QUEUE, Subscriber
+from gateway.fanout.subscriber import QUEUE, Sink, Subscriber
 from gateway.fanout.turns import Turns
+from gateway.fanout.unsent import Piece
 from gateway.memory.event import Event
 from gateway.memory.listening import Listening, keyed
 from gateway.memory.place import INCLUDED, NOWHERE, format_era, format_part, format_place
@@ -72,7 +73,7 @@ class Delivery:
         self._clock = clock
         self._policies = Policies(settings.overflow)
         self._limits = QueueLimits(settings.queue_events, settings.queue_bytes)
-        self._slices = Slices(self._queue_slice)
+        self._slices = Slices(self._queue_shared, members.unsent)
         self._turns = Turns(self.commit)
         # Runs for streams of several topics, behind a fan-out that is under way; nobody is their recipient yet.
         self._held: list[_Run] = []
@@ -131,12 +132,12 @@ class Delivery:
             if (audience := self._members.audience(topic)) is not None:
                 self._slices.finish(audience)
 
-    def send(self, subscriber: Subscriber, piece: bytes, events: int) -> None:
-        """Send a piece to one subscriber, behind whatever waits for it."""
-        for behind in send_all([subscriber], piece):
-            self._queue([behind], piece, "", events, "disconnect")
+    def send(self, subscribers: Sequence[Subscriber], piece: bytes, events: int) -> None:
+        """Send a piece to some subscribers, behind whatever waits for them."""
+        if behind := send_all(subscribers, piece):
+            self._queue(behind, piece, "", events, "disconnect")
 
-    def begin_with(self, subscriber: Subscriber, pieces: Iterator[bytes]) -> None:
+    def begin_with(self, subscriber: Subscriber, pieces: Iterator[Piece]) -> None:
         """Let a replay wait for a subscriber, before everything that comes."""
         self._backlog(subscriber).begin_with(pieces)
 
@@ -146,10 +147,7 @@ class Delivery:
         behind = send_all([subscriber], piece)
         if not behind or subscriber.sink is None:
             return
-        taken = behind[0][1]
-        if taken != QUEUE:
-            subscriber.sink.send_rest(piece[taken:])
-        elif subscriber.backlog is None:
+        if behind[0][1] != QUEUE or subscriber.backlog is None:
             self._queue(behind, piece, "", 0, "disconnect")
 
     def _in_order(self, run: _Run) -> None:
@@ -194,7 +192,7 @@ class Delivery:
                 else:
                     piece = encoding.encode(events)
                     if behind := send_all(recipients, piece):
-                        self._queue_run(behind, encoding, piece, run.channel, events)
+                        self._queue_shared(behind, encoding, piece, run.channel, events)
 
     def _to_joint(self, run: _Run) -> None:
         """To those who listen to several topics, each once."""
@@ -267,7 +265,7 @@ class Delivery:
     ) -> None:
         """Send the same bytes to each."""
         if behind := send_all(recipients, piece):
-            self._queue_run(behind, encoding, piece, channel, events)
+            self._queue_shared(behind, encoding, piece, channel, events)
 
     def _to_own(self, run: _Run, encoding: Encoding, recipients: set[Subscriber], in_turns: bool) -> None:
         """To those whose ids are their own."""
@@ -294,8 +292,8 @@ class Delivery:
         size = sum(map(len, bodies))
         shared = encoding.join(bodies, [None] * len(bodies)) if size > _LARGE and len(bodies) == 1 else None
         pieces: dict[tuple[Topic, ...], bytes] = {}
+        behind: dict[tuple[Topic, ...], list[Behind]] = {}
         included = self._members.included
-        policy = self._policies.of(run.channel)
         for subscriber in recipients:
             topics = subscriber.topics
             if included and subscriber in included:
@@ -306,19 +304,25 @@ class Delivery:
                 ids = ids_of(topics)
                 piece = encoding.join([b""], ids) if shared is not None else encoding.join(bodies, ids)
                 pieces[topics] = piece
-            if shared is not None:
-                self._send_in_turn(subscriber, piece, shared, run.channel, policy)
-                continue
             try:
                 taken = subscriber.send(piece)
             except OSError:  # as in `send_all`
                 taken = 0
             if taken != len(piece):
-                count = len(bodies)
-                if policy == "latest" and taken == QUEUE and count > 1:
-                    piece = encoding.join(bodies[-1:], ids_of(topics)[-1:])
-                    count = 1
-                self._queue([(subscriber, taken)], piece, run.channel, count, policy)
+                behind.setdefault(topics, []).append((subscriber, taken))
+            elif shared is not None and (rest := send_all([subscriber], shared)):
+                behind.setdefault((), []).extend(rest)
+        if not behind:
+            return
+        if shared is not None:
+            self._queue_two_parts(run.channel, shared, pieces, behind)
+            return
+        for topics, some in behind.items():
+
+            def newest(topics: tuple[Topic, ...] = topics) -> bytes:
+                return encoding.join(bodies[-1:], ids_of(topics)[-1:])
+
+            self._queue_run(some, pieces[topics], run.channel, len(bodies), newest)
 
     def _send_with_included(
         self, run: _Run, encoding: Encoding, subscriber: Subscriber, bodies: Sequence[bytes]
@@ -331,13 +335,6 @@ class Delivery:
         piece = encoding.join(bodies, ids)
         for behind in send_all([subscriber], piece):
             self._queue([behind], piece, run.channel, len(bodies), self._policies.of(run.channel))
-
-    def _send_in_turn(self, subscriber: Subscriber, head: bytes, rest: bytes, channel: str, policy: Policy) -> None:
-        """Send a piece of the stream's own, and one that many share."""
-        for behind in send_all([subscriber], head):
-            self._queue([behind], head, channel, 0, policy)
-        for behind in send_all([subscriber], rest):
-            self._queue([behind], rest, channel, 1, policy)
 
     def _needs_care(self) -> bool:
         """Whether some topics have no positions, or some streams ids of a form of their own."""
@@ -421,47 +418,90 @@ class Delivery:
             ids.append(f"{event.own_id}~{place}" if event.own_id else place)
         return ids
 
-    def _queue_slice(
+    def _queue_shared(
         self, behind: list[Behind], encoding: Encoding, piece: bytes, channel: str, events: list[Replayed]
     ) -> None:
-        self._queue_run(behind, encoding, piece, channel, events)
+        self._queue_run(behind, piece, channel, len(events), lambda: encoding.encode(events[-1:]))
 
     def _queue_run(
-        self, behind: list[Behind], encoding: Encoding, piece: bytes, channel: str, events: list[Replayed]
+        self, behind: list[Behind], piece: bytes, channel: str, events: int, newest: Callable[[], bytes]
     ) -> None:
+        """Let events of one channel wait; `newest` is to give the last of them alone."""
         policy = self._policies.of(channel)
-        if policy == "latest" and len(events) > 1:
+        if policy == "latest" and events > 1:
             begun = [each for each in behind if each[1] != QUEUE]
-            self._queue(begun, piece, channel, len(events), policy)
+            self._queue(begun, piece, channel, events, policy)
             behind = [each for each in behind if each[1] == QUEUE]
-            events = events[-1:]
-            piece = encoding.encode(events)
-        self._queue(behind, piece, channel, len(events), policy)
+            if not behind:
+                return
+            events = 1
+            piece = newest()
+        self._queue(behind, piece, channel, events, policy)
 
-    def _queue(self, behind: list[Behind], piece: bytes, channel: str, count: int, policy: Policy) -> None:
-        """Let a piece wait for those it could not be sent to, or not as a whole."""
+    def _queue_two_parts(
+        self,
+        channel: str,
+        shared: bytes,
+        heads: dict[tuple[Topic, ...], bytes],
+        behind: dict[tuple[Topic, ...], list[Behind]],
+    ) -> None:
+        """Let a large event wait behind a head of each stream's own; under `()`, for those that have had the head."""
+        policy = self._policies.of(channel)
+        body = Piece(self._members.unsent, shared, 1, channel, policy)
+        for topics, some in behind.items():
+            if not topics:
+                self._queue_piece(some, body)
+                continue
+            begun = [each for each in some if each[1] != QUEUE]
+            self._queue(begun, heads[topics], channel, 0, policy)
+            self._queue_piece(send_all([subscriber for subscriber, _ in begun], shared), body)
+            head = Piece(self._members.unsent, heads[topics], 1, channel, policy, rest=body)
+            self._queue_piece([each for each in some if each[1] == QUEUE], head)
+
+    def _queue(self, behind: list[Behind], data: bytes, channel: str, events: int, policy: Policy) -> None:
+        """Let bytes wait for those they could not be sent to, or not as a whole."""
+        if behind:
+            self._queue_piece(behind, Piece(self._members.unsent, data, events, channel, policy))
+
+    def _queue_piece(self, behind: list[Behind], piece: Piece) -> None:
         for subscriber, taken in behind:
-            if taken != QUEUE:
-                if subscriber.sink is not None:
-                    # A client that doesn't read must not hold a copy of what many share.
-                    is_large = len(piece) - taken > _LARGE
-                    subscriber.sink.send_rest(memoryview(piece)[taken:] if is_large else piece[taken:])
+            if subscriber.closed is not None:  # a moment ago, to make room
                 continue
-            backlog = subscriber.backlog
-            if backlog is None:
-                backlog = self._backlog(subscriber)
-            dropped, gaps = backlog.dropped, backlog.gaps
-            if not backlog.add(piece, count, channel, policy):
-                self._members.drop(subscriber, "overflow")
-                continue
-            self._metrics.dropped_events += backlog.dropped - dropped
-            self._metrics.gaps["overflow"] += backlog.gaps - gaps
-            if subscriber.sink is not None:
-                subscriber.sink.wake()
+            if taken == QUEUE:
+                self._add(subscriber, piece)
+            elif subscriber.sink is not None:
+                self._send_rest(subscriber, subscriber.sink, piece, taken)
+        if self._members.unsent.full:
+            self._members.make_room()
+
+    def _send_rest(self, subscriber: Subscriber, sink: Sink, piece: Piece, taken: int) -> None:
+        """Have the transport send what the kernel didn't take."""
+        self._members.behind.add(subscriber)
+        if len(piece.data) - taken > _LARGE:
+            # A client that doesn't read must not hold a copy of what many share.
+            subscriber.writing = piece
+            sink.send_rest(memoryview(piece.data)[taken:])
+        else:
+            rest = piece.data[taken:]
+            subscriber.writing = Piece(self._members.unsent, rest)
+            sink.send_rest(rest)
+
+    def _add(self, subscriber: Subscriber, piece: Piece) -> None:
+        backlog = subscriber.backlog
+        if backlog is None:
+            backlog = self._backlog(subscriber)
+        dropped, gaps = backlog.dropped, backlog.gaps
+        if not backlog.add(piece):
+            self._members.drop(subscriber, "overflow")
+            return
+        self._metrics.dropped_events += backlog.dropped - dropped
+        self._metrics.gaps["overflow"] += backlog.gaps - gaps
+        if subscriber.sink is not None:
+            subscriber.sink.wake()
 
     def _backlog(self, subscriber: Subscriber) -> Backlog:
         """A new queue."""
-        backlog = subscriber.backlog = Backlog(self._limits, self._clock())
+        backlog = subscriber.backlog = Backlog(self._limits, self._members.unsent, self._clock())
         self._members.behind.add(subscriber)
         return backlog
 

@@ -10,6 +10,7 @@ from gateway.fanout.backlog import Backlog
 from gateway.fanout.encodings import Encoding
 from gateway.fanout.pinger import Pinger
 from gateway.fanout.subscriber import Sink, Subscriber, gone
+from gateway.fanout.unsent import Piece, Unsent
 from gateway.memory.place import ambiguous_keys
 from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 _LAST_WORDS = 30.0
 """Seconds a client has to read the end of its stream."""
+_RELIEVED = 0.9
+"""Of the limit. If memory is short, so much is freed at once: to find those furthest behind takes milliseconds."""
 
 
 class Members:
@@ -35,7 +38,8 @@ class Members:
 
     Attributes:
         draining: no new subscribers are taken.
-        behind: subscribers with something in their queue, and perhaps some whose queue was emptied since.
+        behind: subscribers for which something waits, and perhaps some that have caught up since.
+        unsent: the memory of all that waits for clients.
         included: by subscriber, what its ids say of topics that were new; few have any.
         special: subscribers whose ids are always their own: those, and those with two topics of the same short key.
         on_leave: called with each subscriber that leaves.
@@ -47,6 +51,7 @@ class Members:
         self.draining = False
         self.max_streams = max_streams
         self.behind: set[Subscriber] = set()
+        self.unsent = Unsent(settings.unsent_total_bytes)
         self.included: dict[Subscriber, str] = {}
         self.special: set[Subscriber] = set()
         self.pinger = Pinger(settings.ping_interval, clock, self.last_delivery)
@@ -163,8 +168,25 @@ class Members:
                 f" ({suppressed} more like this before)" if suppressed else "",
             )
         self.leave(subscriber, reason)
+        subscriber.discard()
         if subscriber.sink is not None:
             subscriber.sink.abort()
+
+    def hold(self, subscriber: Subscriber, piece: bytes) -> None:
+        """A transport holds some of what a stream begins with."""
+        subscriber.writing = Piece(self.unsent, piece)
+        self.behind.add(subscriber)
+        if self.unsent.full:
+            self.make_room()
+
+    def make_room(self) -> None:
+        """Free memory of what waits for clients: streams are ended, those furthest behind first."""
+        enough = int(self.unsent.limit * _RELIEVED)
+        while self._ending and self.unsent.bytes > enough:
+            self._ending.popleft()[1].abort()
+        waiting = sorted(self.behind, key=lambda each: each.behind)
+        while waiting and self.unsent.bytes > enough:
+            self.drop(waiting.pop(), "unsent_total")
 
     def all(self) -> list[Subscriber]:
         """All that are registered."""
@@ -181,7 +203,8 @@ class Members:
             self._ending.popleft()[1].abort()
         for subscriber in list(self.behind):
             if subscriber.backlog is None:
-                self.behind.discard(subscriber)
+                if subscriber.writing is None:
+                    self.behind.discard(subscriber)
             elif subscriber.backlog.moved:
                 subscriber.backlog.moved = False
                 subscriber.backlog.since = now

@@ -2,9 +2,15 @@
 
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import cast
+from typing import Literal, cast
 
-from gateway.fanout.backlog import Policy
+Policy = Literal["disconnect", "drop-oldest", "latest"]
+"""What happens when an event doesn't fit into a slow client's queue any more.
+
+- `disconnect`: the client's stream is ended; it comes back, resumes, and loses nothing.
+- `drop-oldest`: the oldest events go, and a `gateway.gap` takes their place.
+- `latest`: of each channel only the newest event waits, from the first on; for prices and the like.
+"""
 
 
 class Policies:

@@ -8,6 +8,7 @@ from gateway.fanout.audience import Audience
 from gateway.fanout.encodings import Encoding
 from gateway.fanout.sending import Behind, send_all
 from gateway.fanout.subscriber import Subscriber
+from gateway.fanout.unsent import Unsent
 from gateway.memory.replay import Replayed
 
 SLICE = 100
@@ -51,10 +52,12 @@ class Slices:
 
     Args:
         queue: takes what could not be sent.
+        unsent: the memory of all that waits for clients; if it is full, nothing waits here.
     """
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, unsent: Unsent) -> None:
         self._queue = queue
+        self._unsent = unsent
         self._jobs: dict[Audience, deque[_Job]] = {}
         self._scheduled = False
 
@@ -81,10 +84,13 @@ class Slices:
             and last.version == audience.version
         ):
             last.events += events  # the same people, and nobody has had the first part: one write for both
-            last.size += sum(each.event.size for each in events)
+            size = sum(each.event.size for each in events)
+            last.size += size
         else:
             jobs.append(_Job(audience, list(recipients), encoding, channel, events))
-        if sum(job.size for job in jobs) > _MAX_WAITING:
+            size = jobs[-1].size
+        self._unsent.grow(size)
+        if self._unsent.full or sum(job.size for job in jobs) > _MAX_WAITING:
             self.finish(audience)
         elif not self._scheduled:
             self._scheduled = True
@@ -117,6 +123,7 @@ class Slices:
         job.place += SLICE
         if job.place >= len(job.recipients):
             jobs.popleft()
+            self._unsent.grow(-job.size)
             if not jobs:
                 del self._jobs[audience]
         if behind:

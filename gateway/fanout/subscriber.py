@@ -5,6 +5,7 @@ from typing import Protocol
 
 from gateway.fanout.backlog import Backlog
 from gateway.fanout.encodings import Encoding
+from gateway.fanout.unsent import Piece
 from gateway.memory.topic import Topic
 
 QUEUE = -1
@@ -37,13 +38,14 @@ class Subscriber:
             have. `QUEUE` if the stream hasn't begun, or the client has to catch up first.
         sink: the stream, once there is one.
         backlog: what waits; None while nothing does, which is almost always.
+        writing: what was given to the transport last, if it may hold some of it.
         closed: why it left, or None.
         ping_slot: where the pinger keeps it.
         left_at: the id from which it goes on, while the connection to Redis is lost; None while it hears everything,
             or hasn't begun.
     """
 
-    __slots__ = ("backlog", "closed", "encoding", "left_at", "ping_slot", "send", "sink", "topics")
+    __slots__ = ("backlog", "closed", "encoding", "left_at", "ping_slot", "send", "sink", "topics", "writing")
 
     def __init__(self, topics: tuple[Topic, ...], encoding: Encoding) -> None:
         self.topics = topics
@@ -54,15 +56,26 @@ class Subscriber:
         self.closed: str | None = None
         self.ping_slot: set[Subscriber] | None = None
         self.left_at: str | None = None
+        self.writing: Piece | None = None
+
+    @property
+    def behind(self) -> int:
+        """Bytes that wait, as if none of them were shared."""
+        waiting = self.backlog.bytes if self.backlog is not None else 0
+        return waiting + len(self.writing.data) if self.writing is not None else waiting
 
     def take(self) -> bytes:
         """The next piece of what waits; empty if nothing does."""
         if self.backlog is None:
             return b""
-        piece = self.backlog.take(self.encoding)
+        self.writing = self.backlog.take(self.encoding)
         if not self.backlog:
             self.backlog = None
-        return piece
+        return self.writing.data
+
+    def discard(self) -> None:
+        """Give up what waits."""
+        self.backlog = self.writing = None
 
 
 def queue(_: bytes) -> int:

@@ -105,11 +105,13 @@ class DirectStream(asyncio.Protocol):
         subscriber.sink = self
         transport.set_write_buffer_limits(high=0)
         if subscriber.closed is not None:  # its queue overflowed, or a drain began, before the stream did
-            subscriber.backlog = None  # it came after `first`, which isn't sent
+            subscriber.discard()  # it came after `first`, which isn't sent
             self.finish(subscriber.encoding.end)
             return
         transport.write(first)
-        if not transport.get_write_buffer_size():
+        if transport.get_write_buffer_size():
+            self._members.hold(subscriber, first)
+        else:
             self.resume_writing()
 
     def pause_writing(self) -> None:
@@ -126,6 +128,7 @@ class DirectStream(asyncio.Protocol):
             if transport.get_write_buffer_size():
                 return
         if self._last is None:
+            subscriber.writing = None
             subscriber.send = self._send or self._send_first
         else:
             transport.write(self._last)
@@ -140,8 +143,11 @@ class DirectStream(asyncio.Protocol):
         return self._send(piece)
 
     def send_rest(self, rest: bytes | memoryview) -> None:
-        if self._transport is not None:
-            self._transport.write(rest)
+        if self._transport is None:
+            return
+        self._transport.write(rest)
+        if not self._transport.get_write_buffer_size():
+            self._subscriber.writing = None
 
     @staticmethod
     def data_received(data: bytes) -> None:
@@ -150,7 +156,8 @@ class DirectStream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
         self._members.leave(self._subscriber, "client")
-        self._subscriber.sink = self._subscriber.backlog = None
+        self._subscriber.sink = None
+        self._subscriber.discard()
 
     def wake(self) -> None:
         """What is queued is written when the transport has room again."""
@@ -163,6 +170,8 @@ class DirectStream(asyncio.Protocol):
             self.resume_writing()
 
     def abort(self) -> None:
+        # `connection_lost` comes later, and the memory may be wanted now.
+        self._subscriber.discard()
         if self._transport is not None:
             self._transport.abort()
 

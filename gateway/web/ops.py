@@ -97,6 +97,8 @@ class _Collector(Collector):
         yield _gauge("queued_streams", "Streams with events waiting for a slow client.", len(backlogs))
         yield _gauge("queued_events", "Events waiting for slow clients.", sum(backlog.events for backlog in backlogs))
         yield _gauge("queued_bytes", "Bytes waiting for slow clients.", sum(backlog.bytes for backlog in backlogs))
+        yield _gauge("unsent_bytes", "Memory of all that waits for clients.", members.unsent.bytes)
+        yield _gauge("unsent_limit_bytes", "How much of it there may be.", members.unsent.limit)
         yield _gauge("body_bytes", "Size of request bodies not answered yet.", counts.body_bytes)
         yield _gauge("patterns", "Patterns among them: Redis compares each PUBLISH with all.", self._topics.patterns)
         yield _gauge("replay_bytes", "Size of the long replays not sent to the end yet.", admission.room.bytes)

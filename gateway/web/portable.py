@@ -50,7 +50,7 @@ class PortableStream(EventSourceResponse):
             # They refer to each other, and the tasks that were cancelled to them; without this they, and all that
             # waits, would stay until the garbage collector comes by.
             self._subscriber.sink = None
-            self._subscriber.backlog = None
+            self._subscriber.discard()
 
     async def _listen_for_exit_signal(self) -> None:  # type: ignore[override]
         # sse-starlette cancels a response as soon as this returns, so it never does: the stream ends by what is
@@ -70,6 +70,7 @@ class PortableStream(EventSourceResponse):
             if piece := self._subscriber.take():
                 yield piece
             else:
+                self._subscriber.writing = None
                 self._wakeup.clear()
                 await self._wakeup.wait()
         while piece := self._subscriber.take():
@@ -88,4 +89,5 @@ class PortableStream(EventSourceResponse):
         self._wakeup.set()
 
     def abort(self) -> None:
+        self._subscriber.discard()
         self._everything.cancel()

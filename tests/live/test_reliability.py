@@ -3,7 +3,6 @@
 import itertools
 import json
 import signal
-import socket
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from testing.http import metric
 from testing.servers import RedisServer, Worker
+from testing.slow import Slow
 from testing.stream import Received, Stream, open_stream
 from testing.transient import transient
 from testing.waiting import wait_until
@@ -114,25 +114,6 @@ def test_a_silent_redis_is_noticed(tmp_path: Path, private_redis: RedisServer) -
         private_redis.client().publish("a", "1")
         assert stream.next().data == "1"
         assert "silent for" in worker.output
-
-
-class Slow:
-    """A client that opens a stream and reads nothing until it is asked to."""
-
-    def __init__(self, worker: Worker, channels: str) -> None:
-        self.socket = socket.socket()
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.socket.settimeout(20)
-        self.socket.connect(("127.0.0.1", worker.port))
-        self.socket.sendall(f"GET /events?{channels} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-
-    def read_until(self, end: bytes) -> bytes:
-        data = b""
-        while end not in data:
-            piece = self.socket.recv(1 << 20)
-            assert piece, f"ended without {end!r}, after {data[-300:]!r}"
-            data += piece
-        return data
 
 
 def _flood(worker: Worker, server: RedisServer, channel: str, healthy: Stream, count: int = 300) -> None:

@@ -6,8 +6,10 @@ from gateway.fanout.backlog import Backlog, QueueLimits
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encodings
 from gateway.fanout.members import Members
-from gateway.fanout.prepared import Prepared, ReplayRoom
+from gateway.fanout.policies import Policy
+from gateway.fanout.prepared import Prepared
 from gateway.fanout.subscriber import Subscriber
+from gateway.fanout.unsent import Piece, Unsent
 from gateway.memory.history import History
 from gateway.memory.listening import Listening
 from gateway.memory.topic import Topic
@@ -17,80 +19,148 @@ from gateway.settings import Settings
 ENCODING = Encodings(0).get(chunked=False, named=False)
 
 
+class Queue:
+    """A queue, and the memory of all."""
+
+    def __init__(self, events: int, bytes_: int, unsent: Unsent | None = None) -> None:
+        self.unsent = unsent if unsent is not None else Unsent(1_000_000_000)
+        self.backlog = Backlog(QueueLimits(events, bytes_), self.unsent, 0.0)
+
+    def add(self, data: bytes, channel: str, policy: Policy, rest: Piece | None = None) -> bool:
+        return self.backlog.add(Piece(self.unsent, data, 1, channel, policy, rest))
+
+    def take(self) -> bytes:
+        return self.backlog.take(ENCODING).data
+
+
 def test_a_full_queue_gives_up_only_what_may_be_given_up() -> None:
-    backlog = Backlog(QueueLimits(3, 1000), 0.0)
+    queue = Queue(3, 1000)
     for name in "abc":
-        assert backlog.add(name.encode(), 1, "orders", "disconnect")
-    assert not backlog.add(b"p", 1, "prices", "drop-oldest"), "orders must not be dropped for prices"
-    assert backlog.take(ENCODING) == b"abc"
+        assert queue.add(name.encode(), "orders", "disconnect")
+    assert not queue.add(b"p", "prices", "drop-oldest"), "orders must not be dropped for prices"
+    assert queue.take() == b"abc"
 
 
 def test_of_each_ticker_only_the_newest_waits_in_its_place_and_the_rest_is_kept() -> None:
-    backlog = Backlog(QueueLimits(4, 1000), 0.0)
+    queue = Queue(4, 1000)
     for piece, channel, policy in (
         (b"1", "euro", "latest"), (b"o", "orders", "disconnect"), (b"2", "yen", "latest"), (b"3", "euro", "latest"),
         (b"4", "yen", "latest"), (b"5", "yen", "latest"),
     ):  # fmt: skip
-        assert backlog.add(piece, 1, channel, policy)  # type: ignore[arg-type]
+        assert queue.add(piece, channel, policy)  # type: ignore[arg-type]
+    backlog = queue.backlog
     assert (backlog.events, backlog.bytes, backlog.dropped) == (3, 3, 0)
-    assert backlog.add(b"6", 1, "won", "latest")
-    assert backlog.add(b"7", 1, "zloty", "latest"), "a full queue gives up its oldest ticker"
-    assert backlog.add(b"8", 1, "euro", "latest"), "and that one comes again"
-    taken = backlog.take(ENCODING)
+    assert queue.add(b"6", "won", "latest")
+    assert queue.add(b"7", "zloty", "latest"), "a full queue gives up its oldest ticker"
+    assert queue.add(b"8", "euro", "latest"), "and that one comes again"
+    taken = queue.take()
     assert taken.endswith(b"o678")
     assert b'"channel":"euro"' in taken
     assert b'"channel":"yen"' in taken
 
 
+def test_an_event_in_two_pieces_is_dropped_or_replaced_as_a_whole() -> None:
+    """Its id alone was replaced: the client had the event without one, and got it again when it came back."""
+    queue = Queue(2, 1000)
+    for policy, left in (("latest", b"head 3body 3"), ("drop-oldest", b"head 2body 2head 3body 3")):
+        for number in range(4):
+            body = Piece(queue.unsent, b"body %d" % number)
+            assert queue.add(b"head %d" % number, "news", policy, body)  # type: ignore[arg-type]
+        taken = b""
+        while queue.backlog:
+            taken += queue.take()
+        assert taken.endswith(b"\n\n" + left if policy == "drop-oldest" else left)
+        assert taken.count(b"head") == taken.count(b"body") == left.count(b"head")
+    del body
+    assert (queue.backlog.events, queue.backlog.bytes, queue.unsent.bytes) == (0, 0, 0)
+
+
+def test_two_pieces_stay_together_behind_others() -> None:
+    queue = Queue(10, 1000)
+    queue.add(b"first", "news", "disconnect")
+    queue.add(b"head", "news", "disconnect", Piece(queue.unsent, b"body"))
+    queue.add(b"last", "news", "disconnect")
+    taken = [queue.take() for _ in range(4)]
+    assert taken == [b"first", b"head", b"body", b"last"]
+    assert not queue.backlog
+
+
 def test_a_replay_waits_before_everything_is_shared_and_not_within_the_limits() -> None:
-    room = ReplayRoom(10_000)
+    unsent = Unsent(1_000_000)
+    room = Unsent(10_000, unsent)
     prepared = Prepared(room, "id")
     for piece in (b"1" * 2000, b"2" * 2000):
         prepared.add(piece)
-    backlogs = [Backlog(QueueLimits(3, 1000), 0.0) for _ in range(10)]
-    for backlog in backlogs:
-        backlog.begin_with(prepared.pieces())
-        assert backlog.add(b"live", 1, "news", "disconnect")
-        assert (backlog.events, backlog.bytes) == (1, 4)
+    once = room.bytes
+    assert 4000 < once < 5000
+    queues = [Queue(3, 1000, unsent) for _ in range(10)]
+    for queue in queues:
+        queue.backlog.begin_with(prepared.pieces())
+        assert queue.add(b"live", "news", "disconnect")
+        assert (queue.backlog.events, queue.backlog.bytes) == (1, 4)
     del prepared
-    assert room.bytes == 4000, "once for all"
-    first = [backlog.take(ENCODING) for backlog in backlogs]
+    assert room.bytes == once, "once for all"
+    first = [queue.take() for queue in queues]
     assert all(piece is first[0] for piece in first), "no copies"
-    for backlog in backlogs:
-        assert [backlog.take(ENCODING)[:4] for _ in range(2)] == [b"2222", b"live"]
-        assert not backlog
-    assert room.bytes == 0
+    for queue in queues:
+        assert [queue.take()[:4] for _ in range(2)] == [b"2222", b"live"]
+        assert not queue.backlog
+    del queue, queues
+    assert room.bytes == unsent.bytes == 0
+
+
+def test_what_waits_counts_once_until_nobody_waits_for_it() -> None:
+    gc.disable()
+    try:
+        unsent = Unsent(1_000_000)
+        queues = [Queue(10, 1_000_000, unsent) for _ in range(10)]
+        shared = Piece(unsent, b"x" * 100_000)
+        for queue in queues:
+            queue.backlog.add(shared)
+            queue.backlog.add(Piece(unsent, b"own"))
+        del shared
+        assert 100_000 < unsent.bytes < 110_000
+        del queues[:9], queue
+        assert 100_000 < unsent.bytes < 101_000
+        taken = queues[0].backlog.take(ENCODING)
+        assert unsent.bytes > 100_000
+        del taken
+        assert 0 < unsent.bytes < 1000
+        del queues
+        assert unsent.bytes == 0
+    finally:
+        gc.enable()
 
 
 def test_a_replay_that_is_given_up_frees_its_room() -> None:
     gc.disable()
     try:
-        room = ReplayRoom(10_000)
+        room = Unsent(10_000)
         prepared = Prepared(room, "id")
         prepared.add(b"x" * 10_000)
-        backlog = Backlog(QueueLimits(3, 1000), 0.0)
-        backlog.begin_with(prepared.pieces())
+        queue = Queue(3, 1000)
+        queue.backlog.begin_with(prepared.pieces())
         assert room.full
-        del prepared, backlog
+        del prepared, queue
         assert room.bytes == 0
     finally:
         gc.enable()
 
 
 def test_what_waits_is_taken_in_pieces_with_gaps_where_something_is_missing() -> None:
-    backlog = Backlog(QueueLimits(3, 1_000_000), 0.0)
+    queue = Queue(3, 1_000_000)
     for place in b"abcd":
-        assert backlog.add(bytes([place]) * 200_000, 1, "news", "drop-oldest")
-    taken = backlog.take(ENCODING)
+        assert queue.add(bytes([place]) * 50_000, "news", "drop-oldest")
+    taken = queue.take()
     assert b'"reason":"overflow"' in taken
-    assert taken.endswith(b"b" * 200_000 + b"c" * 200_000)
-    assert (backlog.events, backlog.bytes) == (1, 200_000)
+    assert taken.endswith(b"b" * 50_000 + b"c" * 50_000)
+    assert (queue.backlog.events, queue.backlog.bytes) == (1, 50_000)
     for place in b"ef":
-        assert backlog.add(bytes([place]) * 200_000, 1, "news", "drop-oldest")
-    assert backlog.dropped == 1
-    assert backlog.take(ENCODING) == b"d" * 200_000 + b"e" * 200_000, "there is no gap in front of it"
-    assert backlog.take(ENCODING) == b"f" * 200_000
-    assert not backlog
+        assert queue.add(bytes([place]) * 50_000, "news", "drop-oldest")
+    assert queue.backlog.dropped == 1
+    assert queue.take() == b"d" * 50_000 + b"e" * 50_000, "there is no gap in front of it"
+    assert queue.take() == b"f" * 50_000
+    assert not queue.backlog
 
 
 class _HalfASocket:
@@ -134,9 +204,9 @@ def test_the_rest_of_a_large_piece_is_no_copy() -> None:
     socket = _HalfASocket()
     subscriber.sink, subscriber.send = socket, socket.send
     piece = b"x" * 100_000
-    delivery.send(subscriber, piece, 1)
+    delivery.send([subscriber], piece, 1)
     assert isinstance(socket.rest, memoryview)
     assert socket.rest.obj is piece
     assert len(socket.rest) == 50_000
-    delivery.send(subscriber, b"small", 1)
+    delivery.send([subscriber], b"small", 1)
     assert bytes(socket.rest) == b"all"

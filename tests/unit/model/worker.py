@@ -330,7 +330,7 @@ class Worker:
             self.flush()
             replayed = state.attempt(self.listening, self._limits)
             if isinstance(replayed, list):
-                self.delivery.send(subscriber, self._join(subscriber, replayed), len(replayed))
+                self.delivery.send([subscriber], self._join(subscriber, replayed), len(replayed))
                 break
             yield from self._satisfy(state, replayed)
         self._unpin(state.topics)
