@@ -172,6 +172,14 @@ class Members:
         if subscriber.sink is not None:
             subscriber.sink.abort()
 
+    def has_joined(self, subscriber: Subscriber) -> bool:
+        """Whether it gets what comes."""
+        audience = self._audiences.get(subscriber.topics[0])
+        if audience is None:
+            return False
+        groups = audience.joint if len(subscriber.topics) > 1 else audience.single
+        return subscriber in groups.get(subscriber.encoding, ())
+
     def hold(self, subscriber: Subscriber, piece: bytes) -> None:
         """A transport holds some of what a stream begins with."""
         subscriber.writing = Piece(self.unsent, piece)

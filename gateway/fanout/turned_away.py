@@ -1,4 +1,4 @@
-"""Not now."""
+"""Streams that can't be had."""
 
 
 class TurnedAway(Exception):
@@ -11,3 +11,7 @@ class TurnedAway(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class TopicRefused(Exception):
+    """Redis does not let this gateway subscribe to the topic; says why."""

@@ -1,5 +1,6 @@
 """A channel, or a pattern of channels, as one worker hears it."""
 
+from collections.abc import Iterable
 from enum import Enum
 
 from gateway.memory.place import topic_keys
@@ -75,3 +76,17 @@ class Topic:
 
     def __repr__(self) -> str:
         return f"<{'pattern' if self.is_pattern else 'channel'} {self.name!r}, {self.state.name}>"
+
+
+def pin(topics: Iterable[Topic]) -> None:
+    """Somebody waits for what came before: what comes meanwhile is kept, so that it can follow."""
+    for topic in topics:
+        topic.ring.pins += 1
+
+
+def unpin(topics: Iterable[Topic]) -> None:
+    """The opposite, once for each `pin`."""
+    for topic in topics:
+        topic.ring.pins -= 1
+        if topic.ring.since is not None:
+            topic.ring.trim()

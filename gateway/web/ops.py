@@ -101,11 +101,11 @@ class _Collector(Collector):
         yield _gauge("unsent_limit_bytes", "How much of it there may be.", members.unsent.limit)
         yield _gauge("body_bytes", "Size of request bodies not answered yet.", counts.body_bytes)
         yield _gauge("patterns", "Patterns among them: Redis compares each PUBLISH with all.", self._topics.patterns)
-        yield _gauge("replay_bytes", "Size of the long replays not sent to the end yet.", admission.room.bytes)
+        yield _gauge("replay_bytes", "Size of the long replays not sent to the end yet.", admission.long.room.bytes)
         yield _gauge(
-            "replays_running", "Long replays, and reads of durable history, under way.", admission.gate.inside
+            "replays_running", "Long replays, and reads of durable history, under way.", admission.long.gate.inside
         )
-        yield _gauge("replays_waiting", "Those that wait for it.", admission.gate.waiting)
+        yield _gauge("replays_waiting", "Those that wait for it.", admission.long.gate.waiting)
         yield _gauge("history_bytes", "Size of the recent events kept.", self._history.bytes)
         yield _gauge("redis_lag_seconds", "From this worker through Redis and back.", counts.lag)
         yield _gauge("tasks", "Tasks of the event loop; does not grow with direct streams.", len(asyncio.all_tasks()))

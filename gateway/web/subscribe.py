@@ -6,12 +6,12 @@ import contextlib
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.fanout.admission import Admission, TopicRefused
+from gateway.fanout.admission import Admission
 from gateway.fanout.encodings import Encodings
 from gateway.fanout.members import Members
 from gateway.fanout.quotas import Quotas
 from gateway.fanout.subscriber import Subscriber
-from gateway.fanout.turned_away import TurnedAway
+from gateway.fanout.turned_away import TopicRefused, TurnedAway
 from gateway.memory.catch_up import Wish
 from gateway.metrics import Metrics
 from gateway.settings import Settings

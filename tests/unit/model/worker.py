@@ -26,7 +26,7 @@ from gateway.memory.place import NOWHERE
 from gateway.memory.position import ZERO, Position
 from gateway.memory.replay import Limits, Replayed
 from gateway.memory.tick import parse_tick
-from gateway.memory.topic import State, Topic
+from gateway.memory.topic import State, Topic, pin, unpin
 from gateway.metrics import Metrics
 from gateway.ports import Heard
 from gateway.settings import Settings
@@ -292,8 +292,7 @@ class Worker:
     def _begin(self, subscriber: Subscriber, client: Client, wish: Wish) -> Process:
         """As `Admission.begin`."""
         state = CatchUp(subscriber.topics, wish)
-        for topic in state.topics:
-            topic.ring.pins += 1
+        pin(state.topics)
         while True:
             yield Wait(lambda: subscriber.closed is not None or all(topic.heard for topic in subscriber.topics))
             if subscriber.closed is not None:
@@ -308,15 +307,14 @@ class Worker:
                     subscriber.send = client.feed
                 break
             yield from self._satisfy(state, replayed)
-        self._unpin(state.topics)
+        unpin(state.topics)
 
     def _go_on(self, subscriber: Subscriber) -> Process:
         """As `Admission._let_return`, for one stream."""
         assert subscriber.left_at is not None
         state = CatchUp(subscriber.topics, Wish(subscriber.left_at))
         epoch = self.listening.epoch
-        for topic in state.topics:
-            topic.ring.pins += 1
+        pin(state.topics)
         while True:
             yield Wait(
                 lambda: (
@@ -333,7 +331,7 @@ class Worker:
                 self.delivery.send([subscriber], self._join(subscriber, replayed), len(replayed))
                 break
             yield from self._satisfy(state, replayed)
-        self._unpin(state.topics)
+        unpin(state.topics)
 
     def _join(self, subscriber: Subscriber, replayed: list[Replayed]) -> bytes:
         self.members.join(subscriber)
@@ -348,12 +346,6 @@ class Worker:
         """Where it is on a topic, of which its ids say nothing while Redis refuses to count."""
         read = self.world.counters.log[: self.heard_number + 1]
         return max((logged.positions[topic.name] for logged in read if topic.name in logged.positions), default=ZERO)
-
-    def _unpin(self, topics: tuple[Topic, ...]) -> None:
-        for topic in topics:
-            topic.ring.pins -= 1
-            if topic.ring.since is not None:
-                topic.ring.trim()
 
     def _satisfy(self, state: CatchUp, need: Need) -> Process:
         state.tries += 1
