@@ -221,7 +221,9 @@ class Peers:
 
     async def heard_all(self, start: Position, end: Position) -> bool:
         """Whether some other worker has heard everything between two positions, on what it was subscribed to."""
-        answers = await self._ask_all("heard", [*start, *end], _PATIENCE, lambda _, answer: answer == _HEARD)
+        answers = await self._ask_all(
+            "heard", [*start, *end], _PATIENCE, lambda _, answer: answer == _HEARD, are_known=True
+        )
         return _HEARD in answers.values()
 
     async def leave(self, patience: float) -> None:
@@ -261,18 +263,17 @@ class Peers:
         body: object,
         patience: float,
         is_enough: Callable[[str, list[object]], bool] = lambda *_: False,
+        are_known: bool = False,
     ) -> dict[str, list[object]]:
-        """The answers of all workers, or of as many as are enough."""
+        """The answers of all workers, or of as many as are enough; with `are_known`, of no more than are known."""
         number, pending = self._open_question()
         loop = asyncio.get_running_loop()
         others = 0
-        timer: asyncio.TimerHandle | None = None
         try:
             async with asyncio.timeout(patience):
                 others = await self._publish_to_workers(dump(kind, self.name, number, body)) - 1
-                acquainted = self._greeted + _ACQUAINTANCE
-                if loop.time() < acquainted:
-                    timer = loop.call_at(acquainted + _STEP, pending.changed.set)
+                if are_known or loop.time() > self._greeted + _ACQUAINTANCE:
+                    others = min(others, len(self._known))
                 looked_at: set[str] = set()
                 enough = False
                 while not enough and not pending.over:
@@ -280,8 +281,6 @@ class Peers:
                     for peer in pending.complete - looked_at:
                         looked_at.add(peer)
                         enough |= is_enough(peer, pending.answers.get(peer, []))
-                    if loop.time() >= acquainted:
-                        others = min(others, len(self._known))
                     if enough or len(pending.complete) >= others:
                         break
                     await pending.changed.wait()
@@ -291,8 +290,6 @@ class Peers:
         except (RedisError, OSError) as error:
             logger.debug("not all workers have answered: %s", str(error) or type(error).__name__)
         finally:
-            if timer is not None:
-                timer.cancel()
             del self._pending[number]
         return {peer: pending.answers.get(peer, []) for peer in pending.complete}
 
