@@ -62,8 +62,7 @@ class Gateway:
         self.members = Members(
             settings, settings.max_streams or default_max_streams(), broker.topics, self.metrics, clock
         )
-        delivery = Delivery(settings, self.members, broker.listening, self.metrics, clock)
-        delivery.need_tick = broker.clock.need
+        delivery = Delivery(settings, self.members, broker.listening, self.metrics, clock, broker.clock.need)
         self.admission = Admission(
             settings,
             self.members,

@@ -34,7 +34,8 @@ class Mutation(NamedTuple):
 
 LISTENING, RING, TOPIC = "memory/listening.py", "memory/ring.py", "memory/topic.py"
 CATCH_UP, RESUME, MERGE, REPLAY = "memory/catch_up.py", "memory/resume.py", "memory/merge.py", "memory/replay.py"
-PLACE, ENTRY, DURABLES, DELIVERY = "memory/place.py", "memory/entry.py", "memory/durables.py", "fanout/delivery.py"
+PLACE, ENTRY, DURABLES = "memory/place.py", "memory/entry.py", "memory/durables.py"
+DELIVERY, JOINT_IDS = "fanout/delivery.py", "fanout/joint_ids.py"
 PEERS = "broker/peers.py"
 
 MUTATIONS = [
@@ -46,20 +47,20 @@ MUTATIONS = [
     ),
     Mutation(
         "live ids name the stream's other topics",
-        DELIVERY,
+        JOINT_IDS,
         "for topic in topics if topic in at and topic not in heard]",
         "for topic in topics if False]",
     ),
     Mutation(
         "so do those of streams that need care",
-        DELIVERY,
+        JOINT_IDS,
         "at = {topic: self._at[topic] for topic in topics if topic in self._at}",
         "at: dict[Topic, Position] = {}",
     ),
-    Mutation("a tick puts all topics where it is, in live ids", DELIVERY, "self._at.clear()", "pass"),
+    Mutation("a tick puts all topics where it is, in live ids", JOINT_IDS, "self._at.clear()", "pass"),
     Mutation(
         "messages through several topics move all of them",
-        DELIVERY,
+        JOINT_IDS,
         "{topic: format_part(topic.key, at_) for topic, at_ in zip(run.topics, positions, strict=True) if at_}",
         "{topic: format_part(topic.key, at_) for topic, at_ in [(run.topics[0], positions[0])] if at_}",
     ),

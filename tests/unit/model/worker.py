@@ -66,8 +66,7 @@ class Worker:
         self.topics = WantedTopics(self.listening, self.history, b"", 1000, settings.linger, world.clock, 1000)
         self.metrics = Metrics()
         self.members = Members(settings, 1000, self.topics, self.metrics, world.clock)
-        self.delivery = Delivery(settings, self.members, self.listening, self.metrics, world.clock)
-        self.delivery.need_tick = self._need_tick
+        self.delivery = Delivery(settings, self.members, self.listening, self.metrics, world.clock, self._need_tick)
         self.durable_channels = DurableChannels(tuple(DECLARED))
         self.past = Past(self, self.durable_channels.all_of)
         self.peers = Peers(_NOBODY, Signer(), self.listening, self.topics, b"", 0, self.metrics)
