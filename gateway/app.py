@@ -1,8 +1,6 @@
 """The only place where the parts are put together."""
 
 import asyncio
-import logging
-import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway import console
+from gateway.background import Background
 from gateway.broker.broker import Broker
 from gateway.fanout.admission import Admission
 from gateway.fanout.delivery import Delivery
@@ -33,8 +32,6 @@ from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
 from gateway.web.publish import Publish
 from gateway.web.shortcut import Shortcut
 from gateway.web.subscribe import Subscribe
-
-logger = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL = 1.0
 
@@ -80,7 +77,14 @@ class Gateway:
         self._quotas = Quotas(settings, clock)
         self._subscribe = Subscribe(settings, self.members, self.admission, self._quotas, self.metrics)
         self._redis_cli = redis_cli
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background(
+            {
+                "link": self.link.run,
+                "functions": broker.keep_functions,
+                "pinger": self.members.pinger.run,
+                "sweep": self._sweep,
+            }
+        )
         self.started = False
         self.app: Starlette = _App(
             self,
@@ -111,31 +115,22 @@ class Gateway:
             Route("/", page.answer),
         ]
 
-    def start(self) -> None:
-        """Start the tasks, in the running event loop."""
+    def start(self, owns_process: bool) -> None:
+        """Start the tasks, in the running event loop; see `Background.start`."""
         self.started = True
-        self._tasks = tasks = [
-            asyncio.create_task(self.link.run(), name="link"),
-            asyncio.create_task(self.broker.keep_functions(), name="functions"),
-            asyncio.create_task(self.members.pinger.run(), name="pinger"),
-            asyncio.create_task(self._sweep(), name="sweep"),
-        ]
-        for task in tasks:
-            task.add_done_callback(_must_not_end)
+        self._background.start(owns_process)
 
     async def stop(self) -> None:
         """End the streams that are still open, then the tasks."""
         self._subscribe.end_all()
         await self._subscribe.wait_ended()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
         await self.broker.close()
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
         exit_signal = ExitSignal(self._subscribe.end_all)
-        self.start()
+        self.start(owns_process=True)
         exit_signal.watch()
         try:
             yield
@@ -171,15 +166,8 @@ class _App(Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not self._gateway.started and scope["type"] != "lifespan":
-            self._gateway.start()
+            self._gateway.start(owns_process=False)
         await super().__call__(scope, receive, send)
-
-
-def _must_not_end(task: asyncio.Task[None]) -> None:
-    """A worker without one of its tasks would look healthy and do nothing; it is better restarted."""
-    if not task.cancelled():
-        logger.critical("the task %s has ended: %r; stopping", task.get_name(), task.exception())
-        signal.raise_signal(signal.SIGTERM)
 
 
 def create_app(settings: Settings | None = None) -> Starlette:
