@@ -17,6 +17,7 @@ from gateway.broker.link import Link
 from gateway.broker.past import PastOfOthers
 from gateway.broker.peers import Peers
 from gateway.broker.publisher import RedisPublisher
+from gateway.broker.redis_history import RedisHistory
 from gateway.broker.redis_limits import RedisLimits
 from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
@@ -79,9 +80,8 @@ class Broker:
             settings.max_patterns,
         )
         self.peers = Peers(self._commands, self._signer, self.listening, self.topics, prefix, database, metrics)
-        self.past = PastOfOthers(
-            settings, self.listening, self.topics, self.peers, self.library, self._durable_channels, metrics
-        )
+        redis_history = RedisHistory(settings, self.topics, self.library, self._durable_channels, metrics)
+        self.past = PastOfOthers(self.listening, self.peers, redis_history, self._durable_channels)
         self.clock = TickClock(
             self.library,
             self._commands,

@@ -19,6 +19,7 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from gateway.broker.coverage import Coverage, enough, newest_within, ranges_of
 from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.broker.wire import (
@@ -35,8 +36,6 @@ from gateway.broker.wire import (
     load_questions,
     load_ranges,
 )
-from gateway.memory.entry import Entry, Kept
-from gateway.memory.hole import UNKNOWN, Hole
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known, unknown_parts
 from gateway.memory.position import Position
@@ -198,14 +197,14 @@ class Peers:
         found: dict[Question, list[Known]] = {question: [] for question in questions}
         wanted = list(questions)
         for _ in range(_ROUNDS):
-            coverage = _Coverage(wanted)
+            coverage = Coverage(wanted)
             await self._ask_all("ask", dump_questions(wanted), _PATIENCE, coverage.add)
             peers = list(coverage.known)
             random.shuffle(peers)  # the same work is not always the same worker's
             chosen: dict[str, list[Question]] = {}
             for place, question in enumerate(wanted):
                 known = {peer: ranges for peer in peers if (ranges := coverage.known[peer][place]) is not None}
-                for peer in _enough(question, known):
+                for peer in enough(question, known):
                     chosen.setdefault(peer, []).append(question)
             told = await asyncio.gather(*[self._tell_me(peer, part) for peer, part in chosen.items()])
             not_told: dict[Question, None] = {}
@@ -275,13 +274,13 @@ class Peers:
                 if are_known or loop.time() > self._greeted + _ACQUAINTANCE:
                     others = min(others, len(self._known))
                 looked_at: set[str] = set()
-                enough = False
-                while not enough and not pending.over:
+                is_known = False
+                while not is_known and not pending.over:
                     pending.changed.clear()
                     for peer in pending.complete - looked_at:
                         looked_at.add(peer)
-                        enough |= is_enough(peer, pending.answers.get(peer, []))
-                    if enough or len(pending.complete) >= others:
+                        is_known |= is_enough(peer, pending.answers.get(peer, []))
+                    if is_known or len(pending.complete) >= others:
                         break
                     await pending.changed.wait()
         except TimeoutError:
@@ -358,7 +357,7 @@ class Peers:
             heirs.update(dict.fromkeys(staying))
             for place, (topic, question) in enumerate(zip(some, questions, strict=True)):
                 known_of = [load_ranges(each[place]) for each in staying.values()]
-                ranges = [range_ for each in known_of if each is not None for range_ in _ranges(each)]
+                ranges = [range_ for each in known_of if each is not None for range_ in ranges_of(each)]
                 if unknown_parts(question.start, question.end, ranges):
                     alone.append(topic)
         return list(heirs), alone
@@ -403,7 +402,7 @@ class Peers:
                 known = self._know(question)
                 if known is None:
                     continue
-                known, used = _newest(known, room)
+                known, used = newest_within(known, room)
                 room -= used
                 size += used
                 part.append([place, dump_known(known)])
@@ -525,80 +524,6 @@ class Peers:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Coverage:
-    """What is known by those who have answered so far.
-
-    Attributes:
-        known: by worker, its ranges for each question.
-    """
-
-    def __init__(self, questions: Sequence[Question]) -> None:
-        self.known: dict[str, list[Known | None]] = {}
-        self._questions = questions
-        # By its place, each question of which some part is not known yet, and what is.
-        self._open: dict[int, list[tuple[Position, Position]]] = {place: [] for place in range(len(questions))}
-
-    def add(self, peer: str, answer: list[object]) -> bool:
-        """A worker has answered; returns whether everything is known by now: a worker that hangs isn't waited for."""
-        try:
-            ranges = [load_ranges(each) for each in answer]
-        except ValueError:
-            return False
-        if len(ranges) != len(self._questions):
-            return False
-        self.known[peer] = ranges
-        for place in list(self._open):
-            question, of_peer = self._questions[place], ranges[place]
-            if of_peer is not None:
-                self._open[place] += _ranges(of_peer)
-                if not unknown_parts(question.start, question.end, self._open[place]):
-                    del self._open[place]
-        return not self._open
-
-
-def _enough(question: Question, known: dict[str, Known]) -> Iterable[str]:
-    """Workers that together know as much as all: one, if there is one that knows everything."""
-    ranges = {peer: _ranges(of) for peer, of in known.items()}
-    for peer in ranges:
-        if not unknown_parts(question.start, question.end, ranges[peer]):
-            return [peer]
-    chosen: list[str] = []
-    together: list[tuple[Position, Position]] = []
-    for peer, own in ranges.items():
-        before = unknown_parts(question.start, question.end, together)
-        if unknown_parts(question.start, question.end, [*together, *own]) != before:
-            chosen.append(peer)
-            together += own
-    return chosen
-
-
-def _ranges(known: Known) -> list[tuple[Position, Position]]:
-    ranges = []
-    begin = known.start
-    for each in known.kept:
-        if isinstance(each, Hole):
-            ranges.append((begin, each.position))
-            begin = max(begin, each.end)
-    ranges.append((begin, known.end))
-    return ranges
-
-
-def _newest(known: Known, room: int) -> tuple[Known, int]:
-    """As much of it as there is room for (bytes of events), the newest; and how much that is."""
-    used = 0
-    kept: list[Kept] = []
-    for each in reversed(known.kept):
-        size = each.event.size if isinstance(each, Entry) else 0
-        if used + size > room:
-            assert isinstance(each, Entry)
-            kept.append(Hole(known.start, each.position, UNKNOWN))
-            break
-        used += size
-        kept.append(each)
-    kept.reverse()
-    return known._replace(kept=kept), used
 
 
 def _heir(heirs: Iterable[str], topic: Topic) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.unit.model.mutations import MUTATIONS, ROOT
 from tests.unit.model.schedules import run
 from tests.unit.model.world import KINDS
 
@@ -18,3 +19,8 @@ def test_what_is_missed_is_told(kind: str) -> None:
         gaps += counted["gaps"]
     assert delivered > 100 * SCHEDULES, "so little was to be delivered that nothing is shown"
     assert bool(gaps) == (kind not in ("calm", "cuts"))
+
+
+def test_each_rule_that_is_broken_on_purpose_is_still_in_the_code() -> None:
+    texts = {each.file: (ROOT / "gateway" / each.file).read_text() for each in MUTATIONS}
+    assert [each.rule for each in MUTATIONS if each.old not in texts[each.file]] == []

@@ -36,7 +36,7 @@ LISTENING, RING, TOPIC = "memory/listening.py", "memory/ring.py", "memory/topic.
 CATCH_UP, RESUME, MERGE, REPLAY = "memory/catch_up.py", "memory/resume.py", "memory/merge.py", "memory/replay.py"
 PLACE, ENTRY, DURABLES = "memory/place.py", "memory/entry.py", "memory/durables.py"
 DELIVERY, JOINT_IDS = "fanout/delivery.py", "fanout/joint_ids.py"
-PEERS = "broker/peers.py"
+PEERS, COVERAGE = "broker/peers.py", "broker/coverage.py"
 
 MUTATIONS = [
     Mutation(
@@ -48,8 +48,8 @@ MUTATIONS = [
     Mutation(
         "live ids name the stream's other topics",
         JOINT_IDS,
-        "for topic in topics if topic in at and topic not in heard]",
-        "for topic in topics if False]",
+        "if topic in at and topic not in heard",
+        "if False",
     ),
     Mutation(
         "so do those of streams that need care",
@@ -179,7 +179,9 @@ MUTATIONS = [
         "isinstance(kept, Hole) and kept.askable",
         "isinstance(kept, Hole)",
     ),
-    Mutation("what is learned replaces its part of the hole only", RING, "[*before, *found, *behind]", "[*found]"),
+    Mutation(
+        "what is learned replaces its part of the hole only", RING, "[*kept, *before, *found, *behind]", "[*found]"
+    ),
     Mutation(
         "what nobody knows further back isn't claimed",
         RING,
@@ -228,7 +230,7 @@ MUTATIONS = [
     ),
     Mutation(
         "as many peers are asked as are needed",
-        PEERS,
+        COVERAGE,
         "            together += own\n",
         "            together += own\n            break\n",
     ),
@@ -282,7 +284,7 @@ MUTATIONS = [
     Mutation(
         "an uncounted topic can't be compared",
         RESUME,
-        'return Begin({}, dict.fromkeys(returning, "uncounted"))',
+        "return Begin({}, uncounted)",
         "return Begin({}, {})",
     ),
     Mutation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gateway.broker.peers import _enough, _newest, _ranges
+from gateway.broker.coverage import enough, newest_within, ranges_of
 from gateway.broker.wire import Question, dump_known, dump_ranges, load_known, load_ranges
 from gateway.memory.durables import fill, reason_of
 from gateway.memory.entry import Entry, Kept
@@ -127,7 +127,7 @@ class Past:
 
         def events(peer: Worker) -> object:
             known = peer.peers._know(question)
-            return None if known is None else dump_known(_newest(known, _ROOM)[0])
+            return None if known is None else dump_known(newest_within(known, _ROOM)[0])
 
         told: list[Known] = []
         for _ in range(3):
@@ -135,7 +135,7 @@ class Past:
             known = {peer: load_ranges(answer) for peer, answer in answers.items()}
             by_name = {peer.peers.name: peer for peer in known}
             failed = False
-            for name in _enough(question, {peer.peers.name: of for peer, of in known.items() if of is not None}):
+            for name in enough(question, {peer.peers.name: of for peer, of in known.items() if of is not None}):
                 answers = yield from self._ask_all(events, by_name[name])
                 given = [load_known(answer) for answer in answers.values() if answer is not None]
                 told += given
@@ -154,7 +154,7 @@ class Past:
 
         answers: list[Any] = list((yield from self._ask_all(ranges)).values())
         known = [[load_ranges(answer[place]) for answer in answers] for place in range(len(questions))]
-        return [[range_ for each in of if each is not None for range_ in _ranges(each)] for of in known]
+        return [[range_ for each in of if each is not None for range_ in ranges_of(each)] for of in known]
 
     def _witnessed(self, hole: Hole) -> Generator[Wait, bool, bool]:
         """Whether another worker has heard everything between the ticks around a hole."""
