@@ -8,7 +8,7 @@ rings and it joins. While anybody waits, the rings of its topics keep what comes
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from itertools import chain, repeat
 
 from gateway.fanout.beginning import NOTHING, Beginning, Ready
 from gateway.fanout.budget import Budget
@@ -102,8 +102,9 @@ class Admission:
             raise TurnedAway("busy")
         topics: list[Topic] = []
         try:
-            topics.extend([self._topics.want(name, False) for name in channels])
-            topics.extend([self._topics.want(pattern, True) for pattern in patterns])
+            for name, is_pattern in chain(zip(channels, repeat(False)), zip(patterns, repeat(True))):
+                topic = self._topics.want(name, is_pattern)
+                topics.append(topic)  # at once: if the next one is too many, this one must be released
         except TooManyTopics:
             for topic in topics:
                 if self._members.audience(topic) is None:

@@ -1,0 +1,622 @@
+"""The way into a stream, and back into it: nobody is let in too early, twice, or at another's expense."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+
+from gateway.fanout.turned_away import TopicRefused, TurnedAway
+from gateway.memory.catch_up import Wish
+from gateway.memory.entry import Entry
+from gateway.memory.event import Event
+from gateway.memory.position import Position
+from gateway.memory.topic import State
+from gateway.ports import Newest
+from tests.unit.entrance import Entrance, Stream, idle, run
+
+
+def _topics(entrance: Entrance) -> dict[str, bool]:
+    """By name, whether nobody listens to it."""
+    return {topic.name: entrance.topics.is_idle(topic) for topic in entrance.topics}
+
+
+# -- streams that are turned away, or give up
+
+
+@pytest.mark.parametrize("too_many", [("a", "b", "c"), ("a", "b*", "c"), ("a*", "b*", "c*")])
+def test_who_asks_for_too_many_topics_leaves_none_behind(too_many: tuple[str, ...]) -> None:
+    entrance = Entrance(max_channels=2, linger=0)
+    for _ in range(2):
+        with pytest.raises(TurnedAway, match="full"):
+            entrance.register(*too_many)
+        assert all(_topics(entrance).values())
+        entrance.topics.take_expired()
+        assert len(entrance.topics) == entrance.topics.patterns == 0
+    entrance.register("a", "b")
+
+
+def test_who_asks_for_too_many_patterns_leaves_none_behind() -> None:
+    entrance = Entrance(max_patterns=1, linger=0)
+    with pytest.raises(TurnedAway, match="full"):
+        entrance.register("channel", "a*", "b*")
+    assert _topics(entrance) == {"channel": True, "a*": True}
+    entrance.register("b*")
+
+
+def test_who_asks_for_too_many_topics_takes_none_from_others() -> None:
+    entrance = Entrance(max_channels=2)
+    entrance.register("a")
+    with pytest.raises(TurnedAway, match="full"):
+        entrance.register("a", "b", "c")
+    assert _topics(entrance) == {"a": False, "b": True}
+    entrance.register("lingers, and makes room")
+    with pytest.raises(TurnedAway, match="full"):
+        entrance.register("b")
+    assert "a" in _topics(entrance)
+
+
+@pytest.mark.parametrize("reason", ["draining", "full", "busy"])
+def test_who_is_turned_away_at_the_door_asks_redis_for_nothing(reason: str) -> None:
+    entrance = Entrance(max_streams=1, accept_rate=1 if reason == "busy" else 0)
+    entrance.register("a")
+    entrance.members.draining = reason == "draining"
+    entrance.members.max_streams += reason != "full"
+    with pytest.raises(TurnedAway, match=reason):
+        entrance.register("b")
+    assert _topics(entrance) == {"a": False}
+
+
+@pytest.mark.parametrize("last_event_id", [None, "2.1.1"])
+@pytest.mark.parametrize("how", ["late", "drained", "refused", "left", "cancelled"])
+def test_who_gives_up_waiting_leaves_nothing_behind(how: str, last_event_id: str | None) -> None:
+    async def play() -> None:
+        entrance = Entrance(subscribe_timeout=5, linger=0)
+        stays = entrance.enter("a")
+        stream = entrance.enter("a", "b", "c*", last_event_id=last_event_id)
+        await idle()
+        assert not stream.begun
+        expected: dict[str, str] = {"late": "redis_away", "drained": "draining", "left": "redis_away"}
+        if how == "late":
+            entrance.pass_time(4.9)
+            entrance.admission.sweep()
+            await idle()
+            assert stream.refusal is None
+            entrance.pass_time(0.1)
+            entrance.admission.sweep()
+        elif how == "drained":
+            assert stream.subscriber in entrance.admission.drain()
+        elif how == "refused":
+            refused = entrance.topic("c*")
+            refused.state, refused.refusal = State.REFUSED, "no permission"
+            entrance.confirm("a", "b")
+            entrance.tick()
+            entrance.admission.refused(refused)
+        elif how == "left":
+            stream.leave()
+        else:
+            stream.task.cancel()
+        await idle()
+        if how == "refused":
+            assert isinstance(stream.refusal, TopicRefused)
+            assert str(stream.refusal) == "no permission"
+        elif how != "cancelled":
+            assert isinstance(stream.refusal, TurnedAway)
+            assert stream.refusal.reason == expected[how]
+        assert stream.subscriber.closed is not None
+        others = {"a": False} if how not in ("late", "drained") else {"a": True}
+        assert _topics(entrance) == {**others, "b": True, "c*": True}
+        assert len(entrance.members) == (how not in ("late", "drained"))
+        assert all(topic.ring.pins == 0 for topic in entrance.topics)
+        stays.task.cancel()
+        await idle()
+        waiting = entrance.admission._waiting
+        assert not waiting._waiting
+        assert not waiting._by_topic
+
+    run(play)
+
+
+def test_who_is_refused_while_others_wait_for_the_same_topic() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        streams = [entrance.enter("a", "b"), entrance.enter("b"), entrance.enter("a")]
+        await idle()
+        refused = entrance.topic("b")
+        refused.state, refused.refusal = State.REFUSED, "no permission"
+        entrance.admission.refused(refused)
+        await idle()
+        assert [isinstance(stream.refusal, TopicRefused) for stream in streams[1:]] == [True, False]
+        entrance.open("a")
+        await idle()
+        assert isinstance(streams[0].refusal, TopicRefused), "at the latest when its other topic is open"
+        assert streams[2].begun
+        assert _topics(entrance) == {"a": False, "b": True}
+
+    run(play)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_who_catches_up_for_too_long_leaves_nothing_behind(answered: bool) -> None:
+    async def play() -> None:
+        entrance = Entrance(subscribe_timeout=5, linger=0)
+        holder = entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        stream = entrance.enter("a", last_event_id="its-publishers")
+        drained = entrance.enter("a", last_event_id="its-publishers")
+        await idle()
+        assert len(entrance.asked.verifying) == 2
+        entrance.pass_time(5 if answered else 10)
+        await idle()
+        if answered:
+            entrance.asked.verifying[0].set_result(None)
+            await idle()
+        assert isinstance(stream.refusal, TurnedAway)
+        assert stream.refusal.reason == "behind"
+        if answered:
+            entrance.admission.drain()
+            entrance.asked.verifying[1].set_result(None)
+            await idle()
+            assert isinstance(drained.refusal, TurnedAway)
+            assert drained.refusal.reason == "draining"
+        assert entrance.members.all() == [holder.subscriber]
+        assert entrance.topic("a").ring.pins == 0
+        assert entrance.metrics.streams_closed["behind"] == (1 if answered else 2)
+
+    run(play)
+
+
+def test_a_stream_with_ids_of_its_own_leaves_nothing_behind() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        holder = entrance.enter("a", "b")
+        await idle()
+        entrance.open("a", "b")
+        await idle()
+        entrance.publish(("a", "0"))
+        stream = Stream(entrance, ["a", "b"], Wish(holder.last_event_id, 0, frozenset(["b"])))
+        entrance.tick()
+        await idle()
+        for _ in range(3):
+            if entrance.asked.verifying:
+                entrance.asked.verifying.pop().set_result(None)
+            entrance.tick()
+            await idle()
+        assert stream.begun
+        assert entrance.members.included.keys() == entrance.members.special == {stream.subscriber}
+        stream.leave()
+        assert not entrance.members.included
+        assert not entrance.members.special
+
+    run(play)
+
+
+# -- waiting, and what is held meanwhile
+
+
+def test_a_stream_begins_when_the_last_of_its_topics_is_open() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        stream = entrance.enter("a", "b", "p*")
+        backwards = entrance.enter("p*", "b", "a")
+        for name in ("p*", "b"):
+            entrance.publish(("a", "before"))
+            await idle()
+            assert not stream.begun
+            assert not backwards.begun
+            entrance.confirm(name)
+            await idle()
+            assert not stream.begun, "confirmed is not open"
+            entrance.tick()
+        await idle()
+        entrance.publish(("a", "1"), ("p1", "2"), ("b", "3"), ("other", "not ours"))
+        for each in (stream, backwards):
+            assert each.texts == ["1", "2", "3"]
+            assert [frame.type for frame in each.frames].count("gateway.open") == 1
+
+    run(play)
+
+
+def test_a_pattern_that_comes_later_matches_a_channel_listened_to_before() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        channel, other = entrance.enter("p1"), entrance.enter("q*")
+        await idle()
+        entrance.open("p1", "q*")
+        await idle()
+        entrance.publish(("p1", "0"))
+        both, alone = entrance.enter("p1", "p*"), entrance.enter("p*")
+        entrance.open("p*")
+        await idle()
+        entrance.publish(("p1", "1"), ("p2", "2"), ("p1", "3"))
+        late = entrance.enter("p2")
+        entrance.open("p2")
+        await idle()
+        entrance.publish(("p2", "4"))
+        assert channel.texts == ["0", "1", "3"]
+        assert both.texts == alone.texts == ["1", "2", "3", "4"], "each once"
+        assert late.texts == ["4"]
+        assert other.texts == []
+
+    run(play)
+
+
+@pytest.mark.parametrize("beside", [0, 30])
+def test_an_id_stands_for_all_topics_a_message_was_heard_through(beside: int) -> None:
+    """For few streams and for many it is found out in different ways which of them need ids of their own."""
+
+    async def play() -> None:
+        entrance = Entrance(max_patterns=1000)
+        own = [f"own.{number}" for number in range(beside)]
+        listening = entrance.enter("p1", "p*", "x")
+        crowd = [entrance.enter("p1", "p*", name) for name in own]
+        await idle()
+        entrance.open("p1", "p*", "x", *own)
+        await idle()
+        published = [("p1", "1"), ("x", "2"), ("p2", "3"), ("p1", "4"), ("x", "5"), ("p1", "6")]
+        for each in published:
+            entrance.publish(each)
+        ids = [frame.id for frame in listening.frames if frame.type == "message"]
+        for place, id_ in enumerate(ids, 1):
+            again = entrance.enter("p1", "p*", "x", last_event_id=id_)
+            await idle()
+            assert sorted(again.texts) == [text for _, text in published[place:]]
+        for stream in crowd:
+            again = entrance.enter(
+                *[topic.name for topic in stream.subscriber.topics], last_event_id=stream.last_event_id
+            )
+            await idle()
+            assert stream.texts == ["1", "3", "4", "6"]
+            assert again.texts == []
+
+    run(play)
+
+
+@pytest.mark.parametrize("streams", [1, 30])
+def test_streams_with_a_topic_that_is_not_counted_have_no_positions(streams: int) -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        counted = entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        mixed = [entrance.enter("a", "b") for _ in range(streams)]
+        entrance.confirm("b")
+        entrance.admission.opened(entrance.listening.open_uncounted())
+        await idle()
+        entrance.publish(("a", "1"), ("b", "2"))
+        for stream in mixed:
+            assert [frame.id for frame in stream.frames if frame.type == "message"] == ["2.0.0", "2.0.0"]
+        assert counted.last_event_id != "2.0.0"
+
+    run(play)
+
+
+@pytest.mark.parametrize(("history", "published", "gap"), [(0, 5, False), (0, 6, True), (2, 7, False), (2, 8, True)])
+def test_what_comes_while_a_stream_catches_up_is_held_within_the_limits_of_a_queue(
+    history: int, published: int, gap: bool
+) -> None:
+    async def play() -> None:
+        entrance = Entrance(history_events=history, queue_events=5)
+        holder = entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        await idle()
+        start = holder.last_event_id
+        for number in range(4):
+            entrance.publish(("a", f"missed {number}"))
+        stream = entrance.enter("a", last_event_id=start)
+        await idle()
+        ring = entrance.topic("a").ring
+        [(_, hole, future)] = entrance.asked.finding
+        kept = [f"missed {number}" for number in range(4)][4 - history :] if history else []
+        live = [f"live {number}" for number in range(published - history)]
+        for text in live:
+            entrance.publish(("a", text))
+        assert len(ring) == min(published, history + 5)
+        future.set_result([])
+        entrance.asked.finding.clear()
+        await idle()
+        if gap:
+            assert not stream.begun, "what it has lost has to be asked for, too"
+            [(_, second, future)] = entrance.asked.finding
+            assert second.end > hole.end
+            future.set_result([])
+            await idle()
+            expected = [*kept, *live][1:]
+        else:
+            expected = [*kept, *live]
+        assert stream.texts == expected
+        assert ring.pins == 0
+        assert len(ring) == history, "nobody waits any more"
+
+    run(play)
+
+
+def test_what_was_held_back_is_not_for_those_who_come_later() -> None:
+    """Their ids stand for it already."""
+
+    async def play() -> None:
+        entrance = Entrance()
+        crowd = [entrance.enter("a", "b") for _ in range(300)]
+        await idle()
+        entrance.open("a", "b")
+        await idle()
+        late = entrance.enter("a", "c")
+        entrance.open("c")
+        entrance.publish(("a", "1"))
+        entrance.publish(("a", "2"))
+        now = entrance.enter("a", "b")
+        await idle()
+        for stream in (late, now):
+            assert stream.texts == []
+            again = entrance.enter("a", last_event_id=stream.last_event_id)
+            await idle()
+            assert again.texts == []
+        assert all(stream.texts == ["1", "2"] for stream in crowd)
+
+    run(play)
+
+
+# -- a connection that is lost
+
+
+async def _until_some_are_in(streams: Sequence[Stream]) -> int:
+    for _ in range(1000):
+        await asyncio.sleep(0)
+        if joined := sum(stream.subscriber.left_at is None for stream in streams):
+            break
+    assert 0 < joined < len(streams), "they are let in in portions"
+    return joined
+
+
+def test_streams_go_on_as_their_topics_open_one_after_the_other() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        streams = [entrance.enter("a"), entrance.enter("b"), entrance.enter("a", "b"), entrance.enter("b", "a")]
+        await idle()
+        entrance.open("a", "b")
+        await idle()
+        entrance.publish(("a", "0"), ("b", "1"))
+        entrance.lose()
+        assert all(stream.subscriber.left_at for stream in streams)
+        entrance.open("a")
+        entrance.others_answer()
+        await idle()
+        entrance.others_answer()
+        await idle()
+        assert [stream.subscriber.left_at is None for stream in streams] == [True, False, False, False]
+        entrance.publish(("a", "2"))
+        entrance.open("b")
+        for _ in range(3):
+            await idle()
+            entrance.others_answer()
+        entrance.publish(("b", "3"))
+        assert [stream.texts for stream in streams] == [["0", "2"], ["1", "3"], *[["0", "1", "2", "3"]] * 2]
+        assert all(topic.ring.pins == 0 for topic in entrance.topics)
+
+    run(play)
+
+
+def test_what_opens_while_others_are_let_in_is_not_forgotten() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        late = entrance.enter("b")
+        await idle()
+        entrance.open("b")
+        await idle()
+        entrance.lose()  # so that this one is the first in the line
+        streams = [entrance.enter("a") for _ in range(250)]
+        await idle()
+        entrance.open("a")
+        await idle()
+        entrance.lose()
+        entrance.open("a")
+        await idle()
+        entrance.others_answer()
+        await _until_some_are_in(streams)
+        entrance.open("b")
+        for _ in range(3):
+            await idle()
+            entrance.others_answer()
+        entrance.publish(("b", "heard"))
+        assert late.texts == ["heard"]
+
+    run(play)
+
+
+def test_a_second_loss_while_others_are_asked_about_the_first() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        stream, waiting = entrance.enter("a"), entrance.enter("never")
+        await idle()
+        entrance.open("a")
+        await idle()
+        entrance.publish(("a", "0"))
+        left_at = stream.last_event_id
+        entrance.lose()
+        entrance.open("a")
+        await idle()
+        entrance.publish(("a", "1"))
+        [(topic, first, answer)] = entrance.asked.finding
+        assert stream.subscriber.left_at == left_at
+        entrance.lose()
+        entrance.lose()  # before the topic is open again, which is no other hole
+        entrance.open("a")
+        await idle()
+        entrance.tick()
+        await idle()
+        assert answer.cancelled(), "what was asked about the former connection"
+        assert topic.ring.pins == 1
+        assert stream.subscriber.left_at == left_at, "it has had nothing since"
+        holes = {(hole.position, hole.end) for _, hole, future in entrance.asked.finding[1:] if not future.done()}
+        assert (first.position, first.end) in holes
+        assert len(holes) == len(entrance.asked.finding) - 1 == 2, "each is asked about once"
+        entrance.others_answer()
+        await idle()
+        entrance.publish(("a", "2"))
+        assert stream.texts == ["0", "1", "2"]
+        assert [frame.type for frame in stream.frames].count("gateway.open") == 2, "it was told once that it goes on"
+        assert not waiting.begun
+        entrance.open("never")
+        await idle()
+        entrance.publish(("never", "1"))
+        assert waiting.texts == ["1"]
+        assert [frame.type for frame in waiting.frames] == ["gateway.open", "message"]
+        assert topic.ring.pins == 0
+
+    run(play)
+
+
+def test_a_second_loss_while_streams_are_let_in_again() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        streams = [entrance.enter("a") for _ in range(250)]
+        await idle()
+        entrance.open("a")
+        await idle()
+        entrance.publish(("a", "0"))
+        entrance.lose()
+        assert [stream.texts for stream in streams] == [["0"]] * 250, "what its id stands for, a stream has had"
+        entrance.open("a")
+        await idle()
+        entrance.others_answer()
+        joined = await _until_some_are_in(streams)
+        entrance.publish(("a", "1"))
+        entrance.lose()
+        assert [stream.texts[1:] for stream in streams].count(["1"]) == joined
+        entrance.open("a")
+        for _ in range(5):
+            await idle()
+            entrance.others_answer()
+        entrance.publish(("a", "2"))
+        await idle()
+        assert [stream.texts for stream in streams] == [["0", "1", "2"]] * 250
+        assert entrance.topic("a").ring.pins == 0
+
+    run(play)
+
+
+def test_a_stream_that_ends_while_the_connection_is_lost_ends_where_it_was() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        streams = [entrance.enter("a"), entrance.enter("a")]
+        await idle()
+        entrance.open("a")
+        await idle()
+        entrance.publish(("a", "0"))
+        left_at = streams[0].last_event_id
+        entrance.lose()
+        for stream in streams:
+            entrance.admission.close(stream.subscriber, "drain", "worker_shutdown")
+            entrance.open("a")
+            assert stream.texts == ["0", "gateway.closing"]
+            assert stream.last_event_id == left_at
+            assert stream.socket.ended == "cleanly"
+        await idle()
+        entrance.publish(("a", "1"))
+        assert [stream.texts for stream in streams] == [["0", "gateway.closing"]] * 2
+
+    run(play)
+
+
+def test_a_slow_stream_that_goes_on_has_the_limits_of_its_queue() -> None:
+    async def play() -> None:
+        entrance = Entrance(queue_events=3, overflow="drop-oldest")
+        for missed, ended in ((1, ""), (2, "cut")):
+            stream = entrance.enter("a")
+            entrance.open("a")
+            await idle()
+            stream.socket.full = True
+            stream.subscriber.send = stream.socket.send
+            entrance.publish(("a", "0"), ("a", "1"))
+            entrance.lose()
+            entrance.open("a")
+            await idle()
+            for number in range(missed):
+                entrance.publish(("a", str(2 + number)))
+            entrance.others_answer()
+            await idle()
+            assert stream.socket.ended == ended, "a part of a replay can't be dropped"
+            if not ended:
+                stream.socket.drain()
+                assert stream.texts == ["0", "1", "2"]
+            stream.leave()
+
+    run(play)
+
+
+@pytest.mark.parametrize(
+    ("kept", "missed", "step"), [(2, 5, 1), (5000, 1050, 3)], ids=["asked of others", "a long replay"]
+)
+def test_a_connection_lost_twice_while_a_stream_catches_up_costs_nothing(kept: int, missed: int, step: int) -> None:
+    async def play(at: int) -> bool:
+        """Whether the stream had begun before."""
+        entrance = Entrance(history_events=kept, queue_events=5000)
+        holder = entrance.enter("a", "p*")
+        await idle()
+        entrance.open("a", "p*")
+        await idle()
+        start = holder.last_event_id
+        expected: list[str] = []
+
+        def publish(count: int) -> None:
+            for _ in range(count):
+                expected.append(str(len(expected)))
+                entrance.publish(("a", expected[-1]))
+
+        publish(missed)
+        stream = entrance.enter("a", "p*", last_event_id=start)
+        begun = False
+        for turn in range(at + 200):
+            if turn in (at, at + 7):
+                begun = begun or stream.begun
+                entrance.lose()
+                entrance.confirm("p*")
+            elif turn in (at + 3, at + 10):
+                entrance.open("a")
+                publish(missed)
+            if not turn % 3:
+                entrance.others_answer()
+            await asyncio.sleep(0)
+        publish(1)
+        assert stream.texts == holder.texts == expected, f"lost at {at}"
+        assert all(topic.ring.pins == 0 for topic in entrance.topics)
+        return begun
+
+    at = 0
+    while not run(partial(play, at)):
+        at += step
+    assert at > 6
+
+
+def test_a_connection_lost_while_history_is_read() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        await idle()
+        stream = Stream(entrance, ["a"], Wish(None, 5))
+        await idle()
+        topic = entrance.topic("a")
+        kept = [Entry(Position(1, 1, number), "a", Event(b"%d" % number)) for number in range(1, 4)]
+        [(_, first)] = entrance.asked.reading
+        entrance.lose()
+        first.set_result(Newest({topic: kept[:1]}, {}))
+        await idle()
+        assert not stream.begun
+        entrance.open("a")
+        await idle()
+        [_, (_, second)] = entrance.asked.reading
+        second.set_result(Newest({topic: kept}, {}))
+        await idle()
+        assert stream.texts == ["1", "2", "3"], "what was read on the former connection may be another history's"
+        entrance.others_answer()
+        await idle()
+        assert topic.ring.pins == 0
+
+    run(play)
