@@ -276,4 +276,6 @@ class Delivery:
         ids = [id_ if id_ == NOWHERE else id_ + said for id_ in self._ids.careful(run, subscriber.topics)]
         piece = encoding.join(bodies, ids)
         if behind := send_all([subscriber], piece):
-            self._queues.add(behind, piece, run.channel, len(bodies))
+            self._queues.add_run(
+                behind, piece, run.channel, len(bodies), lambda: encoding.join(bodies[-1:], ids[-1:])
+            )

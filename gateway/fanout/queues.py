@@ -6,7 +6,7 @@ from gateway.fanout.backlog import Backlog, QueueLimits
 from gateway.fanout.encodings import Encoding
 from gateway.fanout.members import Members
 from gateway.fanout.policies import Policies, Policy
-from gateway.fanout.sending import Behind, send_all
+from gateway.fanout.sending import Behind
 from gateway.fanout.subscriber import QUEUE, Sink, Subscriber
 from gateway.fanout.unsent import Piece
 from gateway.memory.replay import Replayed
@@ -78,7 +78,8 @@ class Queues:
                 continue
             begun = [each for each in some if each[1] != QUEUE]
             self.add(begun, heads[topics], channel, 0, policy)
-            self._add_piece(send_all([subscriber for subscriber, _ in begun], shared), body)
+            # Behind a head that has begun, and not in the queue: there it could be dropped without it.
+            self._add_piece([(subscriber, 0) for subscriber, _ in begun], body)
             head = Piece(self._members.unsent, heads[topics], 1, channel, policy, rest=body)
             self._add_piece([each for each in some if each[1] == QUEUE], head)
 

@@ -2,6 +2,8 @@
 
 import gc
 
+import pytest
+
 from gateway.fanout.backlog import Backlog, QueueLimits
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encodings
@@ -10,11 +12,13 @@ from gateway.fanout.policies import Policy
 from gateway.fanout.prepared import Prepared
 from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.unsent import Piece, Unsent
+from gateway.memory.catch_up import Wish
 from gateway.memory.history import History
 from gateway.memory.listening import Listening
 from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from tests.unit.entrance import Entrance, Stream, idle, run
 
 ENCODING = Encodings(0).get(chunked=False, named=False)
 
@@ -210,3 +214,143 @@ def test_the_rest_of_a_large_piece_is_no_copy() -> None:
     assert len(socket.rest) == 50_000
     delivery.send([subscriber], b"small", 1)
     assert bytes(socket.rest) == b"all"
+
+
+# -- the policy `latest`, where several events come together
+
+
+_TOPICS = {"one": ("a",), "several": ("a", "b", "c"), "a pattern": ("a*",)}
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("loud", [False, True], ids=["shared ids", "own ids"])
+@pytest.mark.parametrize("topics", _TOPICS.values(), ids=_TOPICS)
+def test_of_what_comes_together_the_newest_waits(topics: tuple[str, ...], loud: bool, large: bool) -> None:
+    async def play() -> None:
+        entrance = Entrance(overflow="latest", queue_events=2)
+        streams = [entrance.enter(*topics) for _ in range(3)]
+        holder = entrance.enter("a", "loud")
+        await idle()
+        entrance.open(*topics, *["a"] * ("a" not in topics), "loud")
+        await idle()
+        for stream in streams[1:]:
+            stream.socket.full = True
+        rest = "x" * 20_000 if large else ""
+        if loud:  # another of the streams' topics had a message since the tick
+            entrance.publish(("b" if "b" in topics else "a", "before"))
+            for stream in streams:
+                stream.socket.drain()
+            for stream in streams[1:]:
+                stream.socket.full = True
+        before = streams[0].texts
+        for batch in (["1", "2", "3"], ["4"], ["5", "6"]):
+            entrance.publish(*[("a", text + rest) for text in batch])
+            for stream in streams[1:]:
+                assert stream.subscriber.backlog is not None
+                assert stream.subscriber.backlog.events == 1
+        assert [text[:1] for text in streams[0].texts[len(before) :]] == list("123456")
+        for stream in streams[1:]:
+            stream.socket.drain()
+            assert [text[:1] for text in stream.texts[len(before) :]] == ["6"]
+            assert stream.last_event_id == streams[0].last_event_id
+        assert entrance.metrics.dropped_events == 0
+        holder.leave()
+
+    run(play)
+
+
+def test_the_newest_waits_on_a_stream_whose_ids_tell_of_new_topics() -> None:
+    async def play() -> None:
+        entrance = Entrance(overflow="latest")
+        holder = entrance.enter("a", "b")
+        await idle()
+        entrance.open("a", "b")
+        await idle()
+        stream = Stream(entrance, ["a", "b"], Wish(holder.last_event_id, 0, frozenset(["b"])))
+        entrance.tick()
+        await idle()
+        for verifying in entrance.asked.verifying:
+            entrance.tick()
+            verifying.set_result(None)
+        await idle()
+        assert stream.subscriber in entrance.members.included
+        stream.socket.full = True
+        entrance.publish(("a", "1"), ("a", "2"))
+        entrance.publish(("b", "3"), ("b", "4"), ("a", "5"))
+        stream.socket.drain()
+        assert stream.texts == ["4", "5"]
+        again = Stream(entrance, ["a", "b"], Wish(stream.last_event_id, 0, frozenset(["b"])))
+        await idle()
+        assert again.texts == []
+
+    run(play)
+
+
+@pytest.mark.parametrize("policy", ["latest", "drop-oldest", "disconnect"])
+def test_a_large_event_waits_or_is_dropped_together_with_its_id(policy: str) -> None:
+    """Its id is the stream's own and its text is shared, so they are written one after the other."""
+
+    async def play() -> None:
+        entrance = Entrance(overflow=policy, queue_bytes=100_000)
+        stream, quick = entrance.enter("a", "b"), entrance.enter("a", "b")
+        await idle()
+        entrance.open("a", "b")
+        await idle()
+        entrance.publish(("b", "loud"))
+        stream.socket.full = True
+        for number in range(3 if policy == "disconnect" else 9):
+            entrance.publish(("a", f"{number}" + "x" * 30_000))
+        stream.socket.drain()
+        told = {frame.data[:1]: frame.id for frame in quick.frames if frame.data.endswith("x")}
+        got = [(frame.data[:1], frame.id) for frame in stream.frames if frame.data.endswith("x")]
+        assert got == list(told.items())[-1 if policy == "latest" else -3 :]
+        assert [frame.id for frame in stream.frames if frame.type == "gateway.gap"] == [None] * (
+            policy == "drop-oldest"
+        )
+
+    run(play)
+
+
+def test_tickers_on_one_stream_each_keep_their_newest_in_order() -> None:
+    async def play() -> None:
+        entrance = Entrance(overflow=("*.b=disconnect", "x.*=latest", "drop-oldest"), queue_events=5)
+        names = ["x.a", "x.b", "x.c", "y"]
+        stream = entrance.enter(*names)
+        await idle()
+        entrance.open(*names)
+        await idle()
+        stream.socket.full = True
+        entrance.publish(
+            ("x.a", "1"), ("x.b", "2"), ("x.a", "3"), ("x.b", "4"), ("x.c", "5"), ("x.a", "6"), ("y", "7")
+        )
+        entrance.publish(("x.c", "8"), ("x.c", "9"))
+        stream.socket.drain()
+        assert stream.texts == ["2", "4", "6", "7", "9"]
+        again = entrance.enter(*names, last_event_id=stream.last_event_id)
+        await idle()
+        assert again.texts == []
+
+    run(play)
+
+
+@pytest.mark.parametrize("policy", ["latest", "drop-oldest"])
+@pytest.mark.parametrize("large", [False, True])
+def test_who_has_had_the_beginning_of_a_batch_gets_all_of_it(policy: str, large: bool) -> None:
+    async def play() -> None:
+        entrance = Entrance(overflow=policy, queue_events=1)
+        streams = [entrance.enter("a"), entrance.enter("a", "b")]
+        await idle()
+        entrance.open("a", "b")
+        await idle()
+        entrance.publish(("b", "loud"))
+        for stream in streams:
+            stream.socket.takes = 10
+        batch = ["1", "2", "3"] if not large else ["1" * 20_000]
+        entrance.publish(*[("a", text) for text in batch])
+        entrance.publish(("a", "4"))
+        for stream in streams:
+            stream.socket.drain()
+            own = [text for text in stream.texts if text != "loud"]
+            assert own == [*batch, "4"]
+
+    run(play)
