@@ -5,6 +5,8 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import pytest
+
 from gateway.broker.topics import WantedTopics
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encodings
@@ -226,16 +228,32 @@ def test_what_comes_meanwhile_is_written_together() -> None:
     run(play)
 
 
-def test_what_waits_for_its_turn_is_bounded() -> None:
+@pytest.mark.parametrize("together", [1, 5])
+def test_what_waits_for_its_turn_is_bounded(together: int) -> None:
     async def play() -> None:
         room = Room()
         for number in range(PART + 1):
             room.enter("big", f"own.{number % 3}")
-        for number in range(30):
-            room.publish(("big", f"{number}:" + "x" * 100_000))
-        waiting = 30 - len(room.streams[0].frames)
-        assert waiting * 100_000 <= 1_048_576
+        for number in range(0, 30, together):
+            room.publish(*[("big", f"{number + place}:" + "x" * 100_000) for place in range(together)])
+            waiting = number + together - len(room.streams[-1].frames)
+            assert waiting * 100_000 <= 1_048_576 + together * 100_000
         await _idle()
         assert len(room.streams[-1].frames) == 30
+
+    run(play)
+
+
+def test_what_has_been_sent_waits_no_more() -> None:
+    async def play() -> None:
+        room = Room()
+        for number in range(PART + 1):
+            room.enter("big", f"own.{number % 3}")
+        for turn in range(1, 4):
+            for number in range(5):
+                room.publish(("big", f"{number}:" + "x" * 100_000))
+            assert len(room.streams[-1].frames) == 5 * (turn - 1), "it waits"
+            await _idle()
+            assert len(room.streams[-1].frames) == 5 * turn
 
     run(play)
