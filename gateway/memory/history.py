@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
 from gateway.memory.entry import Kept
 from gateway.memory.position import Position
@@ -9,6 +10,9 @@ from gateway.memory.ring import Limits, Ring
 from gateway.settings import Settings
 
 _ORDER_SLACK = 1000
+
+_Place: TypeAlias = tuple[Ring, Position, float]
+"""Of an entry: its ring, where it ends, and when it came (event loop time, seconds)."""
 
 
 class History:
@@ -33,7 +37,9 @@ class History:
         self._total_bytes = settings.history_total_bytes
         self._age = settings.history_age
         # All entries in the order in which they came, to find the oldest; those evicted meanwhile are skipped.
-        self._order: deque[tuple[Ring, Position, float]] = deque()
+        self._order: deque[_Place] = deque()
+        # Likewise those that are too old, and stay because they are the newest of their ring.
+        self._old: deque[_Place] = deque()
 
     def ring(self) -> Ring:
         """A new ring."""
@@ -48,7 +54,7 @@ class History:
         if self.bytes > self._total_bytes or (self._order and self._order[0][2] < now - self._age):
             self._evict_oldest(now)
         if len(self._order) > 2 * self.entries + _ORDER_SLACK:
-            self._order = deque(each for each in self._order if each[0].since is not None and each[0].since < each[1])
+            self._order = deque(filter(_is_kept, self._order))
 
     def sweep(self) -> None:
         """Forget what is too old; called now and then for topics on which nothing comes any more."""
@@ -59,10 +65,22 @@ class History:
         self.entries += count
 
     def _evict_oldest(self, now: float) -> None:
-        order = self._order
-        while order and (self.bytes > self._total_bytes or order[0][2] < now - self._age):
-            ring, end, _ = order.popleft()
-            if ring.since is None or end <= ring.since:
-                continue
-            # The newest stays however old it is: a client that has seen it has missed nothing.
-            ring.evict_through(end, keep=0 if self.bytes > self._total_bytes else 1)
+        while self._order and self._order[0][2] < now - self._age:
+            place = self._order.popleft()
+            if _is_kept(place):
+                # The newest stays however old it is: a client that has seen it has missed nothing.
+                place[0].evict_through(place[1], keep=1)
+                if _is_kept(place):
+                    self._old.append(place)
+        for order in (self._old, self._order):
+            while order and self.bytes > self._total_bytes:
+                place = order.popleft()
+                if _is_kept(place):
+                    place[0].evict_through(place[1])
+        if len(self._old) > 2 * self.entries + _ORDER_SLACK:
+            self._old = deque(filter(_is_kept, self._old))
+
+
+def _is_kept(place: _Place) -> bool:
+    ring, end, _ = place
+    return ring.since is not None and ring.since < end

@@ -2,6 +2,7 @@
 
 from itertools import islice
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -172,6 +173,91 @@ def test_all_rings_together_are_bounded() -> None:
         "whoever has seen the newest has missed nothing, however old it is"
     )
     assert rings[0].after(at(1, 48)) == []
+
+
+def test_what_is_kept_however_old_it_is_makes_room_before_anything_newer() -> None:
+    """The newest of each quiet channel stays; many of them must not leave the busy ones without a memory."""
+    now = 0.0
+    history = History(Settings(history_total_bytes=10_000, history_age=10), lambda: now)
+    quiet = [history.ring() for _ in range(12)]
+    busy = history.ring()
+    for each in [*quiet, busy]:
+        each.begin(at(1))
+    for number, each in enumerate(quiet):
+        history.append(each, entry(at(1, 1), 500))
+        now += 1
+        if number == 10:
+            now += 100
+            history.sweep()
+    assert [len(each) for each in quiet] == [0, 0, *[1] * 10]
+    for number in range(1, 6):
+        history.append(busy, entry(at(2, number), 500))
+        assert len(busy) == number
+        assert history.bytes <= 10_000
+    assert [len(each) for each in quiet] == [*[0] * 7, *[1] * 5]
+
+
+def test_of_all_rings_the_oldest_entry_is_the_first_to_go() -> None:
+    history = History(Settings(history_total_bytes=6000, history_age=10), lambda: 0.0)
+    rings = [history.ring() for _ in range(3)]
+    for each in rings:
+        each.begin(at(1))
+    for place in (0, 0, 1, 2, 1, 0):
+        history.append(rings[place], entry(at(1, len(rings[place]) + 1), 500))
+    assert history.bytes == 6000, "that many are allowed"
+    for place, left in ((2, [2, 2, 2]), (2, [1, 2, 3]), (2, [1, 1, 4]), (1, [1, 2, 3]), (1, [1, 2, 3])):
+        history.append(rings[place], entry(at(2, place + history.entries), 500))
+        assert [len(each) for each in rings] == left
+        assert history.bytes == 6000
+
+
+def test_an_entry_is_kept_for_as_long_as_it_may_be() -> None:
+    now = 0.0
+    history = History(Settings(history_age=10), lambda: now)
+    rings = [history.ring() for _ in range(2)]
+    for each in rings:
+        each.begin(at(1))
+    for number in range(1, 4):
+        for each in rings:
+            history.append(each, entry(at(1, number)))
+        now += 1
+    now = 10
+    history.sweep()
+    assert [len(each) for each in rings] == [3, 3]
+    now = 10.5
+    history.append(rings[0], entry(at(1, 4)))
+    assert [len(each) for each in rings] == [3, 2], "it is forgotten whatever comes, on any channel"
+    now = 100
+    history.sweep()
+    assert [last(each, 9) for each in rings] == [
+        [entry_at] for entry_at in (last(rings[0], 1)[0], last(rings[1], 1)[0])
+    ]
+
+
+def test_what_is_noted_of_entries_that_are_gone_is_bounded() -> None:
+    now = 0.0
+    history = History(Settings(history_events=2, history_age=10), lambda: now)
+    rings = [history.ring() for _ in range(3)]
+    for each in rings:
+        each.begin(at(1))
+    for number in range(1, 6000):
+        now += 11 if number > 3000 else 0
+        history.append(rings[number % 3], entry(at(1, number)))
+        history.sweep()
+    assert len(history._order) + len(history._old) < 2100
+    assert history.entries == 4, "of each the newest, and what was the newest until just now"
+
+
+@pytest.mark.parametrize(("pins", "bytes_"), [(0, 3000), (1, 5000)])
+def test_a_ring_is_exactly_as_large_as_it_may_be(pins: int, bytes_: int) -> None:
+    kept = Ring(Limits(100, 3000, 100, 2000))
+    kept.begin(at(1))
+    kept.pins = pins
+    for count in range(1, 12):
+        kept.append(entry(at(1, count), 500))
+        assert kept.bytes == min(1000 * count, bytes_)
+    kept.append(entry(at(1, 12), 9_000))
+    assert len(kept) == 1, "one event always fits"
 
 
 def test_what_lies_within_a_hole_is_found_again_and_kept_once() -> None:
