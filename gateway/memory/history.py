@@ -1,7 +1,7 @@
 """All rings of a worker, within common limits of size and age."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from gateway.memory.entry import Kept
@@ -43,7 +43,7 @@ class History:
 
     def ring(self) -> Ring:
         """A new ring."""
-        return Ring(self._limits, self._resized)
+        return Ring(self._limits, self._resized, self._learned)
 
     def append(self, ring: Ring, kept: Kept) -> None:
         """Keep what has come."""
@@ -63,6 +63,12 @@ class History:
     def _resized(self, size: int, count: int) -> None:
         self.bytes += size
         self.entries += count
+
+    def _learned(self, ring: Ring, found: Sequence[Kept]) -> None:
+        """What others knew counts as if it had come now: how old it is, they don't say."""
+        now = self._clock()
+        self._order.extend((ring, each.end, now) for each in found)
+        self._evict_oldest(now)
 
     def _evict_oldest(self, now: float) -> None:
         while self._order and self._order[0][2] < now - self._age:

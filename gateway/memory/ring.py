@@ -51,12 +51,19 @@ class Ring:
             join when the answer has come, even if no events are kept otherwise.
     """
 
-    __slots__ = ("_entries", "_holes", "_limits", "_resized", "bytes", "pins", "since")
+    __slots__ = ("_entries", "_holes", "_learned", "_limits", "_resized", "bytes", "pins", "since")
 
-    def __init__(self, limits: Limits, resized: Callable[[int, int], None] = lambda *_: None) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        resized: Callable[[int, int], None] = lambda *_: None,
+        learned: Callable[["Ring", Sequence[Kept]], None] = lambda *_: None,
+    ) -> None:
         self._limits = limits
         # Told by how many bytes and entries the ring has grown, for the limits of all rings together.
         self._resized = resized
+        # Told what else is kept than what has come, for the same limits.
+        self._learned = learned
         self._entries = _NOTHING
         self._holes = 0
         self.since: Position | None = None
@@ -141,11 +148,13 @@ class Ring:
             # What another worker told may hold durable events within a hole; they are found again.
             kept = [each for each in self._entries if each is not asked and not _is_in(each, start, end)]
             self._replace(in_order([*kept, *before, *found, *behind]))
+            self._learned(self, found)
         elif end == self.since and len(self._entries) + len(found) <= self._limits.events:
             if start == ZERO and found and isinstance(found[0], Hole):  # as far back as anybody knows
                 start, found = found[0].end, list(clip(found[1:], found[0].end, end))
             self.since = start
             self._replace([*found, *self._entries])
+            self._learned(self, found)
 
     def _replace(self, entries: list[Kept]) -> None:
         self._grow(sum(map(size_of, entries)) - self.bytes, len(entries) - len(self._entries))

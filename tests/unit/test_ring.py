@@ -211,6 +211,25 @@ def test_of_all_rings_the_oldest_entry_is_the_first_to_go() -> None:
         assert history.bytes == 6000
 
 
+def test_what_was_learned_from_others_has_the_same_limits() -> None:
+    """A worker that takes over the channels of another is told thousands of events."""
+    now = 0.0
+    history = History(Settings(history_total_bytes=10_000, history_age=10), lambda: now)
+    rings = [history.ring() for _ in range(5)]
+    for each in rings:
+        each.begin(at(9))
+        each.learn(at(1), at(9), [entry(at(2, count), 500) for count in range(1, 6)])
+        assert history.bytes <= 10_000
+    assert [len(each) for each in rings] == [0, 0, 0, 5, 5]
+    history.append(rings[0], Hole(at(9), at(12), LOST))
+    history.append(rings[0], entry(at(12, 1), 500))
+    rings[0].learn(at(9), at(12), [entry(at(10, 1), 500)])
+    assert [len(each) for each in rings] == [2, 0, 0, 3, 5]
+    now = 11
+    history.sweep()
+    assert [len(each) for each in rings] == [1, 0, 0, 1, 1]
+
+
 def test_an_entry_is_kept_for_as_long_as_it_may_be() -> None:
     now = 0.0
     history = History(Settings(history_age=10), lambda: now)
