@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.anyio
 TICKS = "gateway.ticks"
 POSITIONS = "gateway.positions"
 AGE_MS = 86_400_000
+MINUTE_MS = 60_000
 SEEDS = 12
 SETTINGS = Settings(durable_age=AGE_MS / 1000)
 
@@ -554,28 +555,75 @@ async def test_old_messages_are_trimmed(store: Store) -> None:
     places = [(await store.publish("news")).place for _ in range(250)]
     key = "gateway.stream:news"
     reached = entry_id(places[200])
-    await store.redis.zadd("gateway.checkpoints", {reached: await store.now() - AGE_MS - 1})
+    now = await store.now()
+    await store.redis.zadd("gateway.checkpoints", {reached: now - AGE_MS - 1})
+    await store.redis.zadd("gateway.checkpoints", {entry_id(places[240]): now - AGE_MS + MINUTE_MS})
     await store.set_field("step", 0)
     last = await store.publish("news")
     kept = [id_ for id_, _ in await cast("Any", store.redis.xrange(key))]
     assert len(kept) < 251, "whole nodes of a Redis Stream are removed"
     assert reached in kept
+    assert await store.field("cut") == reached.decode(), "what is younger by a minute stays"
     assert not await store.whole("news", BEGINNING, last.place)
     assert await store.whole("news", places[200], last.place)
-    assert 0 < await store.redis.pttl(key) <= AGE_MS
+
+
+async def test_a_channel_expires_so_long_after_its_newest_message(store: Store) -> None:
+    for channel in ("a", "b"):
+        await store.publish(channel)
+    await store.redis.pexpire("gateway.stream:a", 1000)
+    await store.redis.zadd("gateway.ages", {"a": 0})
+    await store.publish("a")
+    now = await store.now()
+    for channel in ("a", "b"):
+        assert AGE_MS - MINUTE_MS < await store.redis.pttl(f"gateway.stream:{channel}") <= AGE_MS
+        came = await store.redis.zscore("gateway.ages", channel)
+        assert came is not None
+        assert now - MINUTE_MS < came <= now
+
+
+@pytest.mark.parametrize("seconds", [0.5, 100.0, 3600.0])
+async def test_the_age_is_that_of_the_setting(url: str, store: Store, seconds: float) -> None:
+    shorter = Store(url, Settings(durable_age=seconds))
+    for _ in range(3):
+        position = await shorter.publish("news")
+        assert await shorter.whole("news", BEGINNING, position.place)
+    assert 0 < await store.redis.pttl("gateway.stream:news") <= seconds * 1000
+    step = max(1, seconds * 1000 // 1440)
+    now = await store.now()
+    assert now - MINUTE_MS <= int(await store.field("step")) * step <= now, "a thousandth of it or so"
+    if seconds == 3600:
+        assert await store.redis.pttl("gateway.stream:news") > seconds * 1000 - MINUTE_MS
+    if seconds < 1:
+        await until(_is_gone(store, "gateway.stream:news"), "it expires")
+        again = await shorter.publish("news")
+        assert not await shorter.whole("news", BEGINNING, again.place), "nothing is believed to be all there was"
+        assert await shorter.whole("news", position.place, again.place)
+    await shorter.redis.aclose()
+
+
+def _is_gone(store: Store, key: str) -> Callable[[], Awaitable[bool]]:
+    async def gone() -> bool:
+        return not await store.redis.exists(key)
+
+    return gone
 
 
 async def test_checkpoints_are_few_and_harmless_to_lose(store: Store) -> None:
     now = await store.now()
     await store.publish("news")
     for minutes in range(1, 5):
-        await store.redis.zadd("gateway.checkpoints", {f"1-{minutes}": now - AGE_MS - minutes * 60_000})
+        await store.redis.zadd("gateway.checkpoints", {f"1-{minutes}": now - AGE_MS - minutes * MINUTE_MS})
+    await store.redis.zadd("gateway.checkpoints", {"1-9": now - AGE_MS + MINUTE_MS})
     await store.set_field("step", 0)
     await store.publish("news")
     assert await store.field("cut") == "1-1"
     left = await cast("Any", store.redis.zrange("gateway.checkpoints", 0, -1))
-    assert left[0] == b"1-1"
-    assert 2 <= len(left) <= 3, "one that is too old is enough"
+    assert left[:2] == [b"1-1", b"1-9"]
+    assert 3 <= len(left) <= 4, "one that is too old is enough"
+    for _ in range(50):
+        await store.publish("news")
+    assert await store.redis.zcard("gateway.checkpoints") <= 5, "not one for each message"
     await store.redis.delete("gateway.checkpoints")
     position = await store.publish("news")
     assert await store.whole("news", BEGINNING, position.place)
@@ -595,11 +643,15 @@ async def test_channels_whose_messages_are_gone_are_pruned(store: Store) -> None
     last = {channel: await store.publish(channel) for channel in ("a", "b", "c")}
     old = await store.now() - AGE_MS - 1
     kept = await store.publish("kept")
-    for channel in ("a", "b", "c", "kept"):
-        await store.redis.zadd("gateway.ages", {channel: old})
-    await store.redis.delete("gateway.stream:a", "gateway.stream:b", "gateway.stream:c")
+    young = await store.publish("young")
+    await store.redis.zadd("gateway.ages", {"young": old + MINUTE_MS, **dict.fromkeys(("a", "b", "c", "kept"), old)})
+    await store.redis.delete(*[f"gateway.stream:{channel}" for channel in ("a", "b", "c", "young")])
     await store.publish("news")
     await store.publish("news")
+    assert await store.field("n:young") == str(young)
+    looked_at = await store.redis.zscore("gateway.ages", "kept")
+    assert looked_at is not None
+    assert looked_at > old, "later again, or it would hide all behind it"
     for channel in "abc":
         assert await store.field(f"n:{channel}") == ""
     assert await store.field("pruned") == f"{last['c'].generation}.{last['c'].number}"
