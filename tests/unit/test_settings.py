@@ -61,6 +61,123 @@ def test_a_wrong_value_is_named_in_one_sentence(flags: dict[str, object], words:
     assert "\n" not in str(error.value)
 
 
+# The least and the most that is accepted; None: no limit. What lies just beyond is rejected.
+NONE_IS_POSSIBLE = 0.0
+MORE_THAN_NOTHING = 1e-9
+BOUNDS: dict[str, tuple[float, float | None]] = {
+    "port": (0, 65_535),
+    "redis_connect_timeout": (MORE_THAN_NOTHING, 60),
+    "redis_backoff_max": (MORE_THAN_NOTHING, 60),
+    "max_streams": (0, None),
+    "max_connections": (0, None),
+    "address_streams": (0, None),
+    "address_rate": (NONE_IS_POSSIBLE, None),
+    "address_channels": (0, None),
+    "max_channels": (1, None),
+    "max_stream_channels": (1, 10_000),
+    "max_patterns": (0, None),
+    "max_stream_patterns": (0, 10_000),
+    "max_channel_bytes": (1, 4096),
+    "max_payload_bytes": (1, None),
+    "max_request_bytes": (64, None),
+    "max_bodies_bytes": (1024, None),
+    "max_id_bytes": (1, 4096),
+    "queue_events": (1, None),
+    "queue_bytes": (1024, None),
+    "history_events": (0, None),
+    "history_bytes": (1024, None),
+    "history_total_bytes": (1024, None),
+    "history_age": (MORE_THAN_NOTHING, None),
+    "replay_events": (1, None),
+    "replay_bytes": (1024, None),
+    "replay_total_bytes": (1024, None),
+    "unsent_total_bytes": (65_536, None),
+    "replays_at_once": (1, None),
+    "replays_waiting": (0, None),
+    "durable_events": (1, None),
+    "durable_age": (NONE_IS_POSSIBLE, None),
+    "canary_interval": (NONE_IS_POSSIBLE, None),
+    "head_timeout": (MORE_THAN_NOTHING, None),
+    "body_timeout": (MORE_THAN_NOTHING, None),
+    "keepalive_timeout": (MORE_THAN_NOTHING, None),
+    "stall_timeout": (NONE_IS_POSSIBLE, None),
+    "max_age": (NONE_IS_POSSIBLE, None),
+    "accept_rate": (NONE_IS_POSSIBLE, None),
+    "ping_interval": (NONE_IS_POSSIBLE, None),
+    "retry_min": (0.01, None),
+    "retry_max": (0.01, None),
+    "retry_busy": (0.01, None),
+    "subscribe_timeout": (MORE_THAN_NOTHING, None),
+    "linger": (NONE_IS_POSSIBLE, None),
+    "drain_window": (NONE_IS_POSSIBLE, None),
+    "handover_timeout": (NONE_IS_POSSIBLE, 60),
+    "shutdown_timeout": (MORE_THAN_NOTHING, None),
+    "gzip_min_bytes": (0, 65_535),
+}
+# What other settings have to be for a value at its bound.
+BESIDE: dict[str, dict[str, object]] = {
+    "max_bodies_bytes": {"max_payload_bytes": 1},
+    "max_payload_bytes": {"max_bodies_bytes": 2**63},
+    "replay_total_bytes": {"unsent_total_bytes": 2**63},
+    "unsent_total_bytes": {"replay_total_bytes": 1024},
+    "retry_min": {"retry_max": 2e18},
+    "retry_max": {"retry_min": 0.01},
+    "drain_window": {"shutdown_timeout": 2e18},
+    "handover_timeout": {"shutdown_timeout": 1000},
+    "shutdown_timeout": {"drain_window": 0, "handover_timeout": 0},
+}
+MUCH = 10**18
+
+
+def test_every_number_has_its_bounds_here() -> None:
+    numbers = {name for name, field in Settings.model_fields.items() if field.annotation in (int, float)}
+    assert numbers == BOUNDS.keys()
+
+
+@pytest.mark.parametrize(("name", "bounds"), BOUNDS.items(), ids=BOUNDS)
+def test_a_number_may_be_at_its_bounds_and_not_beyond(name: str, bounds: tuple[float, float | None]) -> None:
+    least, most = bounds
+    whole = Settings.model_fields[name].annotation is int
+
+    def load(value: float) -> object:
+        return getattr(Settings.load({**BESIDE.get(name, {}), name: repr(value)}), name)
+
+    assert load(least) == least
+    assert load(MUCH if most is None else most) == (MUCH if most is None else most)
+    below = least - 1 if whole else 0.0 if least == MORE_THAN_NOTHING else least - 0.001
+    for beyond in [below, *([] if most is None else [most + 1])]:
+        with pytest.raises(SettingsError, match=rf"^{name} \({flag(name)}, {variable(name)}\): "):
+            load(beyond)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "rejected", "named"),
+    [
+        ({"max_payload_bytes": 2000, "max_bodies_bytes": 2000}, {"max_bodies_bytes": 1999}, "max_bodies_bytes"),
+        (
+            {"replay_total_bytes": 100_000, "unsent_total_bytes": 100_000},
+            {"unsent_total_bytes": 99_999},
+            "unsent_total_bytes",
+        ),
+        ({"retry_min": 2, "retry_max": 2}, {"retry_max": 1.9}, "retry_max"),
+        (
+            {"drain_window": 5, "handover_timeout": 1, "shutdown_timeout": 6.1},
+            {"shutdown_timeout": 6},
+            "shutdown_timeout",
+        ),
+        ({"secret": "x" * 16}, {"secret": "x" * 15}, "secret"),
+        ({"secret": "x" * 256}, {"secret": "x" * 257}, "secret"),
+        ({"channel_prefix": "x" * 256}, {"channel_prefix": "x" * 257}, "channel_prefix"),
+    ],
+)
+def test_settings_that_have_to_agree_may_just_do_so(
+    accepted: dict[str, object], rejected: dict[str, object], named: str
+) -> None:
+    Settings.load(accepted)
+    with pytest.raises(SettingsError, match=rf"^{named} "):
+        Settings.load({**accepted, **rejected})
+
+
 def test_an_unknown_variable_is_named_with_the_nearest_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_REDIS_ULR", "x")
     with pytest.raises(SettingsError, match="GATEWAY_REDIS_ULR is not a setting; did you mean GATEWAY_REDIS_URL"):
