@@ -135,6 +135,61 @@ def test_wildcards(redis_server: RedisServer, setting: str, origin: str, allowed
     assert answer.headers.get("access-control-allow-origin") == allowed
 
 
+_SETTING = "https://www.example.com https://*.shop.example http://localhost:*"
+
+
+@pytest.mark.parametrize(
+    ("setting", "origin", "allowed"),
+    [
+        (_SETTING, "https://www.example.com", True),
+        (_SETTING, "https://a.b.shop.example", True),
+        (_SETTING, "http://localhost:3000", True),
+        (_SETTING, "http://gateway", True),
+        (_SETTING, "https://gateway", True),  # TLS may have ended at a proxy
+        (_SETTING, None, True),
+        (_SETTING, "http://www.example.com", False),
+        (_SETTING, "https://www.example.com.evil", False),
+        (_SETTING, "https://evil.example/https://www.example.com", False),
+        (_SETTING, "https://shop.example", False),
+        (_SETTING, "https://evil@a.shop.example", False),
+        (_SETTING, "https://x/.shop.example", False),
+        (_SETTING, "https://a.shop.example.evil", False),
+        (_SETTING, "http://gateway:81", False),
+        (_SETTING, "http://gateway.evil", False),
+        (_SETTING, "gateway", False),
+        (_SETTING, "null", False),
+        ("", "http://gateway", True),
+        ("", "https://www.example.com", False),
+        ("*", "https://anyone.example", True),
+        ("*", "null", True),
+    ],
+)
+def test_pages_that_may_read_may_publish(
+    redis_server: RedisServer, channel: str, setting: str, origin: str | None, allowed: bool
+) -> None:
+    app = create_app(Settings.load({"cors_origins": setting, "redis_url": redis_server.url, "http_publish": True}))
+    heard = redis_server.client().pubsub()  # type: ignore[no-untyped-call]
+    heard.subscribe(channel)
+    assert heard.get_message(timeout=20) is not None
+
+    async def ask() -> httpx.Response:
+        headers = {} if origin is None else {"Origin": origin}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+            return await client.post(f"/publish/{channel}", content=b"x", headers=headers)
+
+    answer = asyncio.run(ask())
+    if allowed:
+        assert answer.json() == {"channel": channel, "receivers": 1}
+    else:
+        assert answer.status_code == 403
+        assert "cors_origins" in answer.json()["detail"]
+        redis_server.client().publish(channel, "end")
+        message = heard.get_message(timeout=20)
+        assert message is not None
+        assert message["data"] == b"end", "nothing was published before"
+    heard.close()
+
+
 def test_without_the_setting_there_are_no_such_headers(worker: Worker) -> None:
     answer = httpx.get(f"{worker.url}/healthz", headers={"Origin": EXACT})
     assert "access-control-allow-origin" not in answer.headers
