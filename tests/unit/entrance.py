@@ -120,10 +120,15 @@ class Socket:
 
 
 class Entrance:
-    """One worker's members and their admission."""
+    """One worker's members and their admission.
+
+    Attributes:
+        encoding: of the streams to come.
+    """
 
     def __init__(self, **settings: Any) -> None:
         self.now = 0.0
+        self.encoding = ENCODING
         self.settings = Settings(**settings)
         self.metrics = Metrics()
         self.history = History(self.settings, self.clock)
@@ -238,7 +243,7 @@ class Entrance:
 
     def register(self, *names: str) -> Subscriber:
         channels = [name for name in names if "*" not in name]
-        return self.admission.register(channels, [name for name in names if "*" in name], ENCODING)
+        return self.admission.register(channels, [name for name in names if "*" in name], self.encoding)
 
     def enter(self, *names: str, last_event_id: str | None = None) -> "Stream":
         """A stream, which begins as soon as it can."""

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from gateway.fanout.encodings import Encodings
 from gateway.fanout.turned_away import TopicRefused, TurnedAway
 from gateway.memory.catch_up import Wish
 from gateway.memory.entry import Entry
@@ -217,6 +218,27 @@ def test_a_stream_begins_when_the_last_of_its_topics_is_open() -> None:
         for each in (stream, backwards):
             assert each.texts == ["1", "2", "3"]
             assert [frame.type for frame in each.frames].count("gateway.open") == 1
+        assert stream.frames[0].data == '{"channels":["a","b"],"patterns":["p*"]}'
+
+    run(play)
+
+
+def test_events_held_back_keep_their_channels() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        entrance.encoding = Encodings(0).get(chunked=False, named=True)
+        crowd = [entrance.enter("p*", "x") for _ in range(300)]
+        await idle()
+        entrance.open("p*", "x")
+        await idle()
+        channels = ["p1", "p2", "p2", "p3", "p1", "x"]
+        for number, channel in enumerate(channels):
+            entrance.publish((channel, str(number)))
+        await idle()
+        for stream in crowd:
+            assert [(frame.type, frame.data) for frame in stream.frames[1:]] == [
+                (channel, str(number)) for number, channel in enumerate(channels)
+            ]
 
     run(play)
 
@@ -346,6 +368,7 @@ def test_what_was_held_back_is_not_for_those_who_come_later() -> None:
         entrance.open("a", "b")
         await idle()
         late = entrance.enter("a", "c")
+        await idle()
         entrance.open("c")
         entrance.publish(("a", "1"))
         entrance.publish(("a", "2"))

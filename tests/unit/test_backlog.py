@@ -89,6 +89,26 @@ def test_two_pieces_stay_together_behind_others() -> None:
     assert not queue.backlog
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fits"),
+    [([1] * 3, True), ([1] * 4, False), ([500, 500], True), ([500, 501], False), ([9000], True), ([1000, 1], False)],
+)
+def test_a_queue_is_exactly_as_long_as_it_may_be(sizes: list[int], fits: bool) -> None:
+    """But an empty one takes anything."""
+    queue = Queue(3, 1000)
+    added = [queue.add(b"x" * size, "orders", "disconnect") for size in sizes]
+    assert added == [True] * (len(sizes) - 1) + [fits]
+
+
+def test_what_was_taken_is_replaced_no_more() -> None:
+    queue = Queue(3, 1000)
+    for texts in ((b"1", b"2"), (b"3", b"4")):
+        for text in texts:
+            assert queue.add(text, "euro", "latest")
+        assert queue.take() == texts[-1]
+    assert (queue.backlog.events, queue.backlog.bytes) == (0, 0)
+
+
 def test_a_replay_waits_before_everything_is_shared_and_not_within_the_limits() -> None:
     unsent = Unsent(1_000_000)
     room = Unsent(10_000, unsent)

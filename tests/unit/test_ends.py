@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from gateway.fanout.encodings import Encodings
 from tests.unit.entrance import Entrance, Stream, idle, run
 
 _LAST_WORDS = 30
@@ -51,6 +52,19 @@ def test_the_last_piece_ends_with_the_end_of_the_stream() -> None:
         entrance.publish(("a", "3"))
         assert stream.texts == ["1", "2"]
         assert entrance.metrics.streams_closed == {"shutdown": 1}
+
+    run(play)
+
+
+def test_a_stream_in_chunks_ends_with_the_last_chunk() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        entrance.encoding = Encodings(0).get(chunked=True, named=False)
+        closed, ended = await _streams(entrance, 2)
+        entrance.admission.close(closed.subscriber, "drain", "worker_shutdown")
+        entrance.members.end(ended.subscriber, "shutdown")
+        for stream in (closed, ended):
+            assert stream.socket.written.endswith(b"\r\n0\r\n\r\n")
 
     run(play)
 
@@ -103,6 +117,11 @@ def test_a_stream_that_takes_something_now_and_then_does_not_stand_still(takes: 
                 stream.subscriber.take()
             entrance.members.sweep()
             assert (stream.socket.ended == "cut") is (not takes and second > 10)
+        if takes:
+            for _ in range(12):
+                entrance.pass_time(1)
+                entrance.members.sweep()
+            assert stream.socket.ended == "cut", "nothing was taken any more"
 
     run(play)
 

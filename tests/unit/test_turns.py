@@ -257,3 +257,21 @@ def test_what_has_been_sent_waits_no_more() -> None:
             assert len(room.streams[-1].frames) == 5 * turn
 
     run(play)
+
+
+def test_fan_outs_that_wait_are_bounded_by_their_recipients() -> None:
+    async def play() -> None:
+        room = Room()
+        for number in range(10 * PART):
+            room.enter("big", f"own.{number % 3}")
+        for _ in range(2):
+            before = len(room.streams[-1].frames)
+            for number in range(45):
+                assert len(room.streams[-1].frames) - before <= (0 if number <= 39 else 41)
+                room.publish(("big", str(number)))
+                room.commit()  # each is a fan-out of its own
+            assert len(room.streams[-1].frames) - before == 41, "more than a hundred thousand"
+            await _idle()
+            assert len(room.streams[-1].frames) - before == 45
+
+    run(play)
