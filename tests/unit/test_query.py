@@ -60,6 +60,15 @@ def test_a_query_seen_before_makes_the_same_request_but_for_the_id() -> None:
                 requests.get(query, None, headers)
 
 
+@pytest.mark.parametrize("query", [b"channel=a", b"channel=a&last_event_id=", b"channel=a&lastEventId=x"])
+def test_an_empty_id_is_none(query: bytes) -> None:
+    queries = QueryRequests(Settings())
+    for _ in range(2):
+        assert queries.get(query, None, [(b"last-event-id", b"")]).last_event_id is None
+    assert queries.get(query, None, []).last_event_id == ("x" if b"x" in query else None)
+    assert queries.get(query, None, [(b"last-event-id", b"newer")]).last_event_id == "newer"
+
+
 def test_only_so_many_queries_are_remembered() -> None:
     requests = QueryRequests(Settings())
     for number in range(1000):

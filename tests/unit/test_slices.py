@@ -19,6 +19,7 @@ from gateway.memory.tick import Tick
 from gateway.metrics import Metrics
 from gateway.ports import Heard
 from gateway.settings import Settings
+from tests.unit.entrance import Entrance, idle
 
 ENCODING = Encodings(0).get(chunked=False, named=False)
 
@@ -146,5 +147,27 @@ def test_what_waits_for_its_turn_is_bounded(size: int) -> None:
         assert waiting * size <= 1_048_576
         await _idle()
         assert len(room.texts(members[-1])) == 30
+
+    asyncio.run(play())
+
+
+def test_streams_of_all_encodings_have_everything_with_its_channel() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        streams = []
+        for gzip_min_bytes in (0, 1):  # an encoding of its own, of the same form
+            entrance.encoding = Encodings(gzip_min_bytes).get(chunked=False, named=True)
+            streams += [entrance.enter("p*") for _ in range(SLICE + 1)]
+        await idle()
+        entrance.open("p*")
+        await idle()
+        channels = ["p1", "p2", "p2", "p1"]
+        for number, channel in enumerate(channels):
+            entrance.publish((channel, str(number)))
+        await idle()
+        for stream in streams:
+            assert [(frame.type, frame.data) for frame in stream.frames[1:]] == [
+                (channel, str(number)) for number, channel in enumerate(channels)
+            ]
 
     asyncio.run(play())
