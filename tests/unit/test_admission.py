@@ -632,6 +632,7 @@ def test_a_connection_lost_while_history_is_read() -> None:
         first.set_result(Newest({topic: kept[:1]}, {}))
         await idle()
         assert not stream.begun
+        assert len(entrance.asked.reading) == 1, "nobody knows yet up to where to read"
         entrance.open("a")
         await idle()
         [_, (_, second)] = entrance.asked.reading
@@ -641,5 +642,39 @@ def test_a_connection_lost_while_history_is_read() -> None:
         entrance.others_answer()
         await idle()
         assert topic.ring.pins == 0
+
+    run(play)
+
+
+def test_streams_that_cannot_go_on_are_told_to_come_back_to_where_they_were() -> None:
+    async def play() -> None:
+        entrance = Entrance(replays_at_once=1, replays_waiting=0, history_events=5000, queue_events=5000)
+        streams = [entrance.enter("a") for _ in range(3)]
+        await idle()
+        entrance.open("a")
+        await idle()
+        entrance.publish(("a", "0"))
+        left_at = streams[0].last_event_id
+        reading = Stream(entrance, ["a"], Wish(None, 5))
+        await idle()
+        assert entrance.admission.long.gate.inside == 1
+        entrance.lose()
+        streams[0].leave()
+        entrance.open("a")
+        await idle()
+        for number in range(1050):
+            entrance.publish(("a", str(number)))
+        entrance.others_answer()
+        await idle()
+        for stream in streams[1:]:
+            assert stream.texts == ["0", "gateway.closing"]
+            assert stream.frames[-1].data == '{"reason":"busy"}'
+            assert stream.last_event_id == left_at
+            assert stream.socket.ended == "cleanly"
+        assert entrance.metrics.streams_closed == {"client": 1, "busy": 2}
+        reading.leave()
+        await idle()
+        assert entrance.admission.long.gate.inside == 0, "nobody wants it any more"
+        assert entrance.topic("a").ring.pins == 0
 
     run(play)
