@@ -13,7 +13,7 @@ from gateway.memory.entry import Entry
 from gateway.memory.event import Event
 from gateway.memory.position import Position
 from gateway.memory.topic import State
-from gateway.ports import Newest
+from gateway.ports import Interrupted, Newest, NotCounted
 from tests.unit.entrance import Entrance, Stream, idle, run
 
 
@@ -367,19 +367,89 @@ def test_what_was_held_back_is_not_for_those_who_come_later() -> None:
         await idle()
         entrance.open("a", "b")
         await idle()
+        start = crowd[0].last_event_id
         late = entrance.enter("a", "c")
         await idle()
         entrance.open("c")
         entrance.publish(("a", "1"))
         entrance.publish(("a", "2"))
-        now = entrance.enter("a", "b")
+        now, back = entrance.enter("a", "b"), entrance.enter("a", "b", last_event_id=start)
         await idle()
+        assert back.texts == ["1", "2"]
         for stream in (late, now):
             assert stream.texts == []
             again = entrance.enter("a", last_event_id=stream.last_event_id)
             await idle()
             assert again.texts == []
         assert all(stream.texts == ["1", "2"] for stream in crowd)
+
+    run(play)
+
+
+def test_who_comes_back_a_moment_later_gets_what_came_in_this_moment() -> None:
+    """What streams begin with is made once for those that begin alike."""
+
+    async def play() -> None:
+        entrance = Entrance()
+        holder = entrance.enter("a", "b")
+        await idle()
+        entrance.open("a", "b")
+        await idle()
+        start = holder.last_event_id
+        for number in range(3):
+            entrance.publish(("a", str(number)))
+            for last_event_id, expected in ((start, [str(each) for each in range(number + 1)]), (None, [])):
+                for names in (("a", "b"), ("a",)):
+                    stream = entrance.enter(*names, last_event_id=last_event_id)
+                    await idle()
+                    again = entrance.enter(*names, last_event_id=stream.last_event_id)
+                    await idle()
+                    assert (stream.texts, again.texts) == (expected, [])
+
+    run(play)
+
+
+def test_others_that_fail_to_answer_are_asked_a_few_times_and_then_there_is_a_gap() -> None:
+    async def play() -> None:
+        entrance = Entrance(history_events=1)
+        holder = entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        await idle()
+        start = holder.last_event_id
+        for number in range(3):
+            entrance.publish(("a", str(number)))
+        stream = entrance.enter("a", last_event_id=start)
+        asked = 0
+        await idle()
+        while entrance.asked.finding:
+            [(_, _, future)] = entrance.asked.finding
+            entrance.asked.finding.clear()
+            future.set_exception(Interrupted())
+            asked += 1
+            assert asked <= 10
+            await idle()
+        assert asked > 1
+        assert stream.texts == ["gateway.gap", "2"]
+        assert entrance.metrics.gaps == {"not_kept": 1}
+
+    run(play)
+
+
+def test_while_redis_refuses_to_count_nobody_waits_for_it_to() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        await idle()
+        stream = entrance.enter("a", last_event_id="2.1.ff")
+        await idle()
+        [verifying] = entrance.asked.verifying
+        verifying.set_exception(NotCounted("no memory"))
+        await idle()
+        entrance.publish(("a", "1"))
+        assert stream.texts == ["gateway.gap", "1"]
 
     run(play)
 
@@ -536,12 +606,16 @@ def test_a_stream_that_ends_while_the_connection_is_lost_ends_where_it_was() -> 
         for stream in streams:
             entrance.admission.close(stream.subscriber, "drain", "worker_shutdown")
             entrance.open("a")
+            entrance.publish(("a", "not theirs"))
             assert stream.texts == ["0", "gateway.closing"]
             assert stream.last_event_id == left_at
             assert stream.socket.ended == "cleanly"
         await idle()
         entrance.publish(("a", "1"))
         assert [stream.texts for stream in streams] == [["0", "gateway.closing"]] * 2
+        entrance.others_answer()
+        await idle()
+        assert entrance.metrics.replayed == 0
 
     run(play)
 
