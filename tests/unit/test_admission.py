@@ -381,7 +381,34 @@ def test_what_was_held_back_is_not_for_those_who_come_later() -> None:
             again = entrance.enter("a", last_event_id=stream.last_event_id)
             await idle()
             assert again.texts == []
-        assert all(stream.texts == ["1", "2"] for stream in crowd)
+        entrance.publish(("a", "3"))
+        entrance.publish(("a", "4"))
+        back = entrance.enter("a", "b", last_event_id=start)
+        await idle()
+        assert back.texts == ["1", "2", "3", "4"]
+        assert all(stream.texts == ["1", "2", "3", "4"] for stream in crowd)
+
+    run(play)
+
+
+@pytest.mark.parametrize("topics", [("a",), ("a", "b")])
+def test_who_is_ended_has_had_what_its_last_id_stands_for(topics: tuple[str, ...]) -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        crowd = [entrance.enter(*topics) for _ in range(300)]
+        await idle()
+        entrance.open(*topics)
+        await idle()
+        entrance.publish(("a", "1"))
+        entrance.publish(("a", "2"))
+        ended = [stream for stream in crowd if stream.texts == []][:2]
+        assert len(ended) == 2, "the fan-out is under way"
+        for stream in ended:
+            entrance.admission.close(stream.subscriber, "max_age", "max_age")
+            assert stream.texts == ["1", "2", "gateway.closing"]
+            again = entrance.enter(*topics, last_event_id=stream.last_event_id)
+            await idle()
+            assert again.texts == []
 
     run(play)
 
