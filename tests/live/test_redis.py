@@ -1,9 +1,11 @@
 """Redis: how it is reached, what happens while it can't be, and what it forbids."""
 
 import json
+import signal
 import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,7 @@ from testing.stacks import Stack
 from testing.stream import open_stream
 from testing.transient import transient
 from testing.waiting import wait_until
+from tests.live.faults.forwarder import Forwarder
 
 
 @pytest.fixture(params=["direct", "portable"])
@@ -78,6 +81,37 @@ def test_a_lost_connection_alone_is_made_again(outage_worker: Worker, private_re
             assert (lost.type, json.loads(lost.data)["reason"]) == ("gateway.gap", "redis_lost")
             wait_until(lambda: client.publish("news", "back") > 0, "subscribed again")
             assert stream.next().data == "back"
+
+
+def test_a_connection_lost_before_redis_has_answered(tmp_path: Path, private_redis: RedisServer) -> None:
+    """What was asked for on one connection is never answered on the next."""
+    private_redis.client().acl_setuser(
+        "gw", enabled=True, passwords="+pw", keys=["*"], channels=["news*", "gateway.*"], categories=["+@all"]
+    )
+    with Forwarder(private_redis.port) as forwarder:
+        url = forwarder.url.replace("redis://", "redis://gw:pw@")
+        with (
+            Worker(tmp_path, url, canary_interval=0, redis_connect_timeout=60) as worker,
+            ThreadPoolExecutor() as pool,
+        ):
+
+            def ask(channel: str) -> str:
+                with open_stream(worker.url, channel) as stream:
+                    private_redis.client().publish(channel, f"on {channel}")
+                    return stream.next().data
+
+            for number in range(3):
+                private_redis.send_signal(signal.SIGSTOP)
+                waiting = [pool.submit(ask, f"news{number}.{place}") for place in range(3)]
+                wait_until(lambda: metric(worker, "streams") == 3, "asked for")
+                forwarder.cut()
+                private_redis.send_signal(signal.SIGCONT)
+                for place, each in enumerate(waiting):
+                    assert each.result(20) == f"on news{number}.{place}"
+                answer = httpx.get(f"{worker.url}/events?channel=secret")
+                assert transient(answer.text).reason == "redis_denied"
+                assert ask("news") == "on news"
+            assert metric(worker, "redis_connects_total") == 4
 
 
 def test_a_worker_started_before_its_redis_says_so_and_waits(tmp_path: Path) -> None:
