@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -63,6 +64,7 @@ def test_a_client_that_does_not_read_is_dropped_and_costs_the_others_nothing(
     payload = b"x" * 50_000
     with Worker(tmp_path, redis_server.url, delivery=delivery, queue_bytes=500_000, queue_events=100) as worker:
         with socket.socket() as slow, open_stream(worker.url, "busy") as healthy:
+            tasks = metric(worker, "tasks")
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect(("127.0.0.1", worker.port))
             slow.sendall(b"GET /events?channel=busy HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -75,9 +77,19 @@ def test_a_client_that_does_not_read_is_dropped_and_costs_the_others_nothing(
                 sent += 1
                 assert sent < 1000, "the slow client was never dropped"
                 assert metric(worker, "queued_bytes") <= 600_000
+            wait_until(lambda: metric(worker, "tasks") <= tasks, "the tasks of its response ended")
+            if delivery == "direct":
+                port = slow.getsockname()[1]
+                wait_until(lambda: port not in _peers(worker), "its connection closed, although it never reads")
             client.publish("busy", "after")
             assert healthy.next().data == "after"
         assert "stream dropped: overflow, " in worker.output
+
+
+def _peers(worker: Worker) -> set[int]:
+    """Ports of the other ends of its connections."""
+    remote: list[Any] = [connection.raddr for connection in psutil.Process(worker.pid).net_connections()]
+    return {address.port for address in remote if address}
 
 
 def test_a_slow_client_that_reads_again_in_time_misses_nothing(tmp_path: Path, redis_server: RedisServer) -> None:
