@@ -37,9 +37,7 @@ def test_streams_are_counted_by_address() -> None:
     assert door.open("a") is not None
     assert door.open("a") is None
     assert door.open("b") is not None
-    for _ in range(3):
-        assert not door.quotas.exceeded("", [("news", False)]), "an unknown address is nobody's"
-        assert door.open("") is not None
+    assert door.open("") is not None, "an unknown address is nobody's"
     door.quotas.discard(first)
     door.quotas.discard(first)
     assert door.open("a") is not None
@@ -50,6 +48,7 @@ def test_new_streams_are_counted_by_second() -> None:
     door = Door(address_rate=2)
     assert [door.open("a") is not None for _ in range(3)] == [True, True, False]
     assert door.open("b") is not None
+    assert not any(door.quotas.exceeded("", [("news", False)]) for _ in range(3)), "an unknown address is nobody's"
     door.now += 0.5
     assert [door.open("a") is not None for _ in range(2)] == [True, False]
 

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from gateway.metrics import Metrics
 from gateway.server.deadlines import Deadlines
-from gateway.server.protocol import GatewayProtocol
+from gateway.server.protocol import MAX_HEAD_BYTES, GatewayProtocol
 from gateway.server.server import GatewayServer
 from gateway.settings import Settings
 
@@ -167,6 +167,17 @@ def test_addresses_are_those_of_the_sockets(
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         expected = runner.run(ask())
     assert (scopes[0]["server"], scopes[0]["client"], scopes[0]["scheme"]) == (*expected, "http")
+
+
+@pytest.mark.parametrize(("beyond", "status"), [(0, b"200"), (1, b"431")])
+def test_a_head_may_be_as_large_as_the_limit(beyond: int, status: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    value = b"x" * (MAX_HEAD_BYTES - len("Hostx") - len("X-Long") + beyond)
+    _, transport = asyncio.run(_serve(app, b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: %b\r\n\r\n" % value))
+    assert transport.written.startswith(b"HTTP/1.1 %b " % status)
 
 
 def test_http_1_0_is_not_announced_as_chunked() -> None:
