@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
+_SIZE = re.compile(rb"[0-9a-f]{1,8}")
 _BODILESS = (204, 304)
 
 
@@ -74,24 +75,37 @@ def _read_one(data: bytes) -> tuple[Answer, bytes]:
     if "content-length" not in headers:
         return Answer(status, headers, rest, False), b""  # up to the connection's end
     length = int(headers["content-length"])
-    return Answer(status, headers, rest[:length], len(rest) >= length or not rest), rest[length:]
+    return Answer(status, headers, rest[:length], len(rest) >= length), rest[length:]
 
 
 def _read_chunks(status: int, headers: dict[str, str], rest: bytes) -> tuple[Answer, bytes]:
-    body = b""
     if rest.startswith(b"HTTP/1.1 "):  # to HEAD
         return Answer(status, headers, b"", True), rest
-    while True:
-        size, separator, after = rest.partition(b"\r\n")
-        if not separator:
-            return Answer(status, headers, body, False), b""
-        if not re.fullmatch(rb"[0-9a-f]{1,8}", size):
-            raise Malformed(f"no size of a chunk: {size[:100]!r}")
-        length = int(size, 16)
-        if len(after) < length + 2:
-            return Answer(status, headers, body + after[:length], False), b""
-        if after[length : length + 2] != b"\r\n":
-            raise Malformed(f"a chunk of another size than it says: {size!r}")
-        body, rest = body + after[:length], after[length + 2 :]
+    body, rest, whole = take_chunks(rest)
+    return Answer(status, headers, body, whole), rest if whole else b""
+
+
+def take_chunks(data: bytes) -> tuple[bytes, bytes, bool]:
+    """What the whole chunks hold that the data begins with, the rest, and whether the last chunk was among them.
+
+    Raises:
+        Malformed: they are none.
+    """
+    parts: list[bytes] = []
+    at = 0
+    while (end := data.find(b"\r\n", at, at + 20)) >= 0:
+        if not _SIZE.fullmatch(data, at, end):
+            raise Malformed(f"no size of a chunk: {data[at:end]!r}")
+        begin = end + 2
+        length = int(data[at:end], 16)
+        if len(data) < begin + length + 2:
+            break
+        if data[begin + length : begin + length + 2] != b"\r\n":
+            raise Malformed(f"a chunk of another size than it says: {data[at:end]!r}")
+        at = begin + length + 2
         if not length:
-            return Answer(status, headers, body, True), rest
+            return b"".join(parts), data[at:], True
+        parts.append(data[begin : begin + length])
+    if len(data) - at >= 20 and end < 0:
+        raise Malformed(f"no size of a chunk: {data[at:][:20]!r}")
+    return b"".join(parts), data[at:], False

@@ -1,7 +1,7 @@
 """Random choices that come again for the same seed, target and number of a case."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 Choice = TypeVar("Choice")
@@ -24,7 +24,7 @@ class Chance(random.Random):
     def perhaps(self, probability: float) -> bool:
         return self.random() < probability
 
-    def weighted(self, choices: dict[Choice, int]) -> Choice:
+    def weighted(self, choices: Mapping[Choice, float]) -> Choice:
         """One of the keys; the values say how often each comes, compared with the others."""
         return self.choices(list(choices), list(choices.values()))[0]
 

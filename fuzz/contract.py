@@ -59,8 +59,8 @@ def _envelope(text: str) -> dict[str, Any] | None:
     if not text.lstrip(" \t\r\n").startswith("{"):
         return None
     try:
-        value = json.loads(text, parse_constant=_no_json)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # surrogates, and numbers beyond a float's
+        value = json.loads(text, parse_constant=_no_json, parse_float=_float)
+        json.dumps(value, ensure_ascii=False).encode()  # no surrogates
     except (ValueError, RecursionError):
         return None
     if _depth(value) > _MOST_READ:
@@ -100,6 +100,13 @@ def _depth(value: Any) -> int:
         depth += 1
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
     return depth
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), -float("inf")):
+        raise ValueError("beyond what a float can hold")
+    return value
 
 
 def _no_json(constant: str) -> None:

@@ -6,7 +6,7 @@ import zlib
 from typing import Self
 from urllib.parse import urlencode
 
-from fuzz.answers import Malformed, read_answers
+from fuzz.answers import Malformed, read_answers, take_chunks
 from testing.reference import Reference
 from testing.stream import Received
 from testing.waiting import DEADLINE
@@ -28,8 +28,10 @@ class Listener:
         self._port = port
         self._target = f"/events?{urlencode(parameters)}"
         self._headers = headers or {}
-        self._received = b""
-        self._taken = 0
+        self._raw = b""
+        self._text = b""
+        self._begun = False
+        self._inflate: zlib._Decompress | None = None
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port, limit=1 << 24)
@@ -54,22 +56,28 @@ class Listener:
             TimeoutError: it has not come.
         """
         async with asyncio.timeout(DEADLINE):
-            while not (sign in (text := self._text())[self._taken :] and text.endswith(b"\n\n")):
+            while not (self._text.endswith(b"\n\n") and sign in self._text):
                 piece = await self._reader.read(1 << 20)
                 if not piece:
-                    raise Malformed(f"the stream has ended: {self._received[-500:]!r}")
-                self._received += piece
-        stream = Reference(text[self._taken :])
-        self._taken = len(text)
-        return stream.events
+                    raise Malformed(f"the stream has ended: {self._text[-500:]!r}")
+                self._raw += piece
+                self._text += self._decoded()
+        text, self._text = self._text, b""
+        return Reference(text).events
 
-    def _text(self) -> bytes:
-        answers = read_answers(self._received)
-        if not answers or not answers[0].status:
-            return b""
-        answer = answers[0]
-        if answer.status != 200 or not answer.is_stream or len(answers) > 1:
-            raise Malformed(f"no stream: {self._received[:500]!r}")
-        if answer.headers.get("content-encoding") == "gzip":
-            return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(answer.body)
-        return answer.body
+    def _decoded(self) -> bytes:
+        if not self._begun:
+            answers = read_answers(self._raw)
+            if not answers or not answers[0].status:
+                return b""
+            answer = answers[0]
+            if answer.status != 200 or not answer.is_stream or answer.headers.get("transfer-encoding") != "chunked":
+                raise Malformed(f"no stream: {self._raw[:500]!r}")
+            self._begun = True
+            self._raw = self._raw.partition(b"\r\n\r\n")[2]
+            if answer.headers.get("content-encoding") == "gzip":
+                self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        body, self._raw, ended = take_chunks(self._raw)
+        if ended:
+            raise Malformed("the stream has ended")
+        return body if self._inflate is None else self._inflate.decompress(body)

@@ -12,7 +12,7 @@ _LINES = [
 
 def payload(chance: Chance) -> bytes:
     """One message."""
-    kind = chance.weighted({"text": 25, "envelope": 40, "json": 10, "stream": 15, "mark": 7, "large": 1, "deep": 2})
+    kind = chance.weighted({"text": 25, "envelope": 40, "json": 10, "stream": 15, "mark": 7, "large": 0.2, "deep": 1})
     match kind:
         case "text":
             data = chance.text(30).encode() if chance.perhaps(0.7) else chance.garbage(30)

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from fuzz.case import Case, Failure
 from fuzz.chance import Chance
-from fuzz.contract import DURABLE_MARK, Delivered, Rejected, outcome
+from fuzz.contract import DURABLE_MARK, MAX_PAYLOAD_BYTES, Delivered, Rejected, outcome
 from fuzz.listener import Listener
 from fuzz.payloads import payload
 from fuzz.stage import Stage
@@ -39,6 +39,7 @@ class PublishedPayloads(Target):
 
     name = "published payloads"
     share = 25
+    settings = {"history_bytes": 1 << 26, "replay_bytes": 1 << 26, "queue_bytes": 1 << 27, "max_payload_bytes": MAX_PAYLOAD_BYTES}  # noqa: RUF012
 
     def make(self, chance: Chance) -> Any:
         return [payload(chance), chance.perhaps(0.15)]
