@@ -32,9 +32,8 @@ from gateway.broker.wire import (
     dump_ranges,
     load,
     load_known,
-    load_position,
     load_questions,
-    load_ranges,
+    load_span,
 )
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known, unknown_parts
@@ -352,11 +351,12 @@ class Peers:
         for at in range(0, len(known), MAX_QUESTIONS):
             some = known[at : at + MAX_QUESTIONS]
             questions = [self._whole(topic) for topic in some]
-            answers = await self._ask_all("stay", dump_questions(questions), _PATIENCE)
-            staying = {peer: answer for peer, answer in answers.items() if len(answer) == len(some)}
-            heirs.update(dict.fromkeys(staying))
+            staying = Coverage(questions)
+            for peer, answer in (await self._ask_all("stay", dump_questions(questions), _PATIENCE)).items():
+                staying.add(peer, answer)
+            heirs.update(dict.fromkeys(staying.known))
             for place, (topic, question) in enumerate(zip(some, questions, strict=True)):
-                known_of = [load_ranges(each[place]) for each in staying.values()]
+                known_of = [each[place] for each in staying.known.values()]
                 ranges = [range_ for each in known_of if each is not None for range_ in ranges_of(each)]
                 if unknown_parts(question.start, question.end, ranges):
                     alone.append(topic)
@@ -430,7 +430,7 @@ class Peers:
     def _on_heard(self, message: Message) -> None:
         if message.by == self.name:
             return
-        start, end = load_position(message.body[:4]), load_position(message.body[4:])
+        start, end = load_span(message.body)
         since, era = self._listening.since, self._listening.era
         if since is not None and era is not None and since <= start and end <= Position(*era, 1 << 60):
             self._spawn(self._say_heard(message))

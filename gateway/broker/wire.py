@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from gateway.memory.entry import Entry, Kept
-from gateway.memory.event import Event
+from gateway.memory.event import Event, is_safe_in_field
 from gateway.memory.hole import UNKNOWN, Hole
 from gateway.memory.merge import Known
 from gateway.memory.position import Position
@@ -73,12 +73,22 @@ def load_questions(body: Any) -> list[Question]:
     questions = []
     for each in body:
         _check(isinstance(each, list) and len(each) == 10 and isinstance(each[0], str) and type(each[1]) is bool)
-        questions.append(Question(each[0], each[1], load_position(each[2:6]), load_position(each[6:10])))
+        questions.append(Question(each[0], each[1], *load_span(each[2:])))
     return questions
 
 
-def load_position(values: Any) -> Position:
-    _check(isinstance(values, list) and len(values) == 4 and all(type(value) is int for value in values))
+def load_span(values: Any) -> tuple[Position, Position]:
+    """Where something begins and ends.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    _check(isinstance(values, list) and len(values) == 8)
+    return _load_position(values[:4]), _load_position(values[4:])
+
+
+def _load_position(values: list[Any]) -> Position:
+    _check(all(type(value) is int for value in values))
     return Position(*values)
 
 
@@ -91,11 +101,16 @@ def dump_ranges(known: Known | None) -> object:
 
 
 def load_ranges(value: Any) -> Known | None:
+    """What `dump_ranges` has made.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if value is None:
         return None
     _check(isinstance(value, list) and len(value) == 9 and isinstance(value[8], list))
-    holes = [Hole(load_position(each[:4]), load_position(each[4:]), UNKNOWN) for each in value[8]]
-    return Known(load_position(value[:4]), load_position(value[4:8]), holes)
+    holes = [Hole(*load_span(each), UNKNOWN) for each in value[8]]
+    return Known(*load_span(value[:8]), holes)
 
 
 def dump_known(known: Known) -> object:
@@ -104,8 +119,13 @@ def dump_known(known: Known) -> object:
 
 
 def load_known(value: Any) -> Known:
+    """What `dump_known` has made.
+
+    Raises:
+        ValueError: it is something else.
+    """
     _check(isinstance(value, list) and len(value) == 9 and isinstance(value[8], list))
-    return Known(load_position(value[:4]), load_position(value[4:8]), [_load_kept(each) for each in value[8]])
+    return Known(*load_span(value[:8]), [_load_kept(each) for each in value[8]])
 
 
 def _dump_kept(kept: Kept) -> Sequence[object]:
@@ -119,13 +139,15 @@ def _dump_kept(kept: Kept) -> Sequence[object]:
 def _load_kept(value: Any) -> Kept:
     _check(isinstance(value, list))
     if len(value) == 8:
-        return Hole(load_position(value[:4]), load_position(value[4:]), UNKNOWN)
+        return Hole(*load_span(value), UNKNOWN)
     _check(len(value) == 10)
     channel, data, type_, own_id, retry, comment = value[4:]
     _check(isinstance(channel, str) and isinstance(data, str))
-    _check(all(isinstance(text, str | None) for text in (type_, own_id, comment)) and isinstance(retry, int | None))
+    _check(all(isinstance(text, str | None) for text in (type_, own_id, comment)))
+    _check(all(text is None or is_safe_in_field(text) for text in (channel, type_, own_id)))
+    _check(retry is None or (type(retry) is int and retry >= 0))
     event = Event(data.encode(), type_, own_id, retry, comment.encode() if comment is not None else None)
-    return Entry(load_position(value[:4]), channel, event)
+    return Entry(_load_position(value[:4]), channel, event)
 
 
 def _check(condition: bool) -> None:

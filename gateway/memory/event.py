@@ -152,6 +152,11 @@ def check_publishable(payload: bytes, durable: bool, max_payload_bytes: int, max
     parse(payload, durable, max_payload_bytes, max_id_bytes)
 
 
+def is_safe_in_field(text: str) -> bool:
+    """Whether it is one line of an event stream, and can't be taken for two."""
+    return _UNSAFE_IN_FIELD.search(text) is None
+
+
 def own_event(type_: str, fields: dict[str, Any]) -> Event:
     """One of the gateway's in-band events, such as `gateway.gap`; `fields` become its data, as JSON."""
     return Event(orjson.dumps(fields), type_)
@@ -209,7 +214,7 @@ def _text_field(envelope: dict[str, Any], name: str, max_bytes: int) -> str:
     value = envelope[name]
     if not isinstance(value, str):
         raise _bad(name, f"must be a string, not {_json_type(value)}")
-    if _UNSAFE_IN_FIELD.search(value):
+    if not is_safe_in_field(value):
         raise _bad(name, "must not contain CR, LF or NUL")
     if len(value.encode()) > max_bytes:
         raise _bad(name, f"is longer than {max_bytes} bytes")

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from gateway.broker.peers import Peers
 from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
-from gateway.broker.wire import Question, dump, dump_questions
+from gateway.broker.wire import Question, dump, dump_questions, load
 from gateway.memory.entry import Entry
 from gateway.memory.event import Event
 from gateway.memory.history import History
@@ -182,6 +182,30 @@ async def test_garbage_between_workers_costs_nothing(private_redis: RedisServer)
         )
         asked = Question("news", False, Position(GENERATION, 1), Position(GENERATION, 10))
         assert await asking.peers.ask([asked]) == {asked: []}
+
+
+@pytest.mark.parametrize("body", [7, [7], ["x"], [[*range(8), [7]]], [[*range(8), [{}]]], [[*range(8), 7]]], ids=str)
+async def test_an_answer_of_another_form_says_nothing(private_redis: RedisServer, body: object) -> None:
+    """It was an error to everybody who waited for it."""
+    async with running(client(private_redis)) as asking, client(private_redis) as broken:
+        signer = asking.peers._signer
+        async with broken.pubsub(ignore_subscribe_messages=True) as heard:
+            await heard.subscribe(asking.peers.everyone)
+
+            async def answer() -> None:
+                async for message in heard.listen():
+                    asked = load(message["data"].partition(b" ")[2])
+                    if asked.kind == "ask":
+                        text = dump("known", "broken", asked.number, body)
+                        await broken.publish(asking.peers.own, b"%b %b" % (signer.sign(text), text))
+
+            answering = asyncio.create_task(answer())
+            asked = Question("news", False, Position(GENERATION, 1), Position(GENERATION, 10))
+            try:
+                assert await asking.peers.ask([asked]) == {asked: []}
+            finally:
+                answering.cancel()
+                await asyncio.gather(answering, return_exceptions=True)
 
 
 async def test_a_question_is_answered_once(private_redis: RedisServer) -> None:
