@@ -97,6 +97,8 @@ def _blamed(target: Target, stage: Stage, batch: Sequence[Case], failures: list[
     found = []
     for case in batch:
         found += [Failure(case, failure.what) for failure in _play(target, stage, [case])]
+        if len(found) >= _SEARCHED:
+            break
     name = f"{batch[0].name}-{batch[-1].name}"
     return found or [Failure(failure.case or Case(name, None), failure.what) for failure in failures]
 
