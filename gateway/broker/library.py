@@ -1,5 +1,6 @@
 """Positions in Redis: ticks, durable messages, and reading those back."""
 
+import contextlib
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple, cast
@@ -108,6 +109,13 @@ class Reading(NamedTuple):
     found: list[Found]
 
 
+class _Strange(ResponseError):
+    """A key holds what the gateway has not written, and with that can't work; as if Redis had refused."""
+
+    def __init__(self, key: str, answer: object) -> None:
+        super().__init__(f"{key} holds what the gateway has not written: {answer!r:.200}")
+
+
 class Library:
     """The functions of library.lua, called as scripts: those work on every Redis from 6.2 on.
 
@@ -146,16 +154,19 @@ class Library:
             seen: the newest tick heard on the present connection; BEGINNING if none.
             spacing_ms: least time between two ticks.
         """
-        return TickReply(*await self._scripts["tick"](keys=[], args=[channel, *seen, spacing_ms]))
+        reply = await self._scripts["tick"](keys=[], args=[channel, *seen, spacing_ms])
+        try:
+            return TickReply(*map(int, reply))
+        except (TypeError, ValueError):
+            raise _Strange("gateway.positions", reply) from None
 
     async def newest(self) -> Place:
-        """The newest tick; BEGINNING if there is none yet, or this user may not know (ACL)."""
+        """The newest tick; BEGINNING if there is none yet, or nobody can say (ACL; a key of somebody else's)."""
         try:
             fields = await cast("Any", self._redis.hmget("gateway.positions", ["generation", "ticked"]))
-        except ResponseError:
+            return Place(*(int(field or 0) for field in fields))
+        except (ResponseError, ValueError):
             return BEGINNING
-        generation, ticked = (int(field or 0) for field in fields)
-        return Place(generation, ticked)
 
     async def publish(self, channel: str, message: bytes) -> str:
         """Publish a message that is kept.
@@ -192,9 +203,11 @@ class Library:
         channels = [range_.channel for range_ in ranges]
         arguments = [max_events, max_bytes, *limits]
         generation, lineage, *found = await self._scripts["read"](keys=channels, args=arguments)
-        return Reading(
-            generation, _lineage(lineage), [Found(whole == 1, _kept(list_), whole < 0) for whole, list_ in found]
-        )
+        try:
+            places = _lineage(lineage)
+        except (AttributeError, ValueError):
+            raise _Strange("gateway.positions", lineage) from None
+        return Reading(generation, places, [Found(whole == 1, _kept(list_), whole < 0) for whole, list_ in found])
 
     async def last(
         self,
@@ -256,5 +269,6 @@ def _kept(entries: Sequence[bytes]) -> list[Kept]:
     for place in range(0, len(entries), 4):
         id_, tick, prior, message = entries[place : place + 4]
         generation, number = _place(id_)
-        kept.append(Kept(Position(generation, int(tick), number), _position(prior), message))
+        with contextlib.suppress(TypeError, ValueError):  # somebody else's entry costs none of ours
+            kept.append(Kept(Position(generation, int(tick), number), _position(prior), message))
     return kept
