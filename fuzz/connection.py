@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from fuzz.answers import Malformed, read_answers
 
-_QUIET = 0.15
-"""Seconds without a byte after which it is taken that nothing more comes. If that is wrong, an answer isn't looked at."""
 _LIMIT = 1 << 20
 
 
@@ -20,11 +18,13 @@ class Sending(NamedTuple):
         pieces: what it sends, each by itself.
         answers: after so many whole answers it leaves.
         ending: what it does once everything is sent: `wait`, `close` its side (the other stays open), or `reset`.
+        quiet: seconds without a byte after which it leaves. If something would have come, that isn't looked at.
     """
 
     pieces: Sequence[bytes]
     answers: int = 1
     ending: str = "wait"
+    quiet: float = 0.15
 
 
 async def exchange(port: int, sending: Sending) -> bytes:
@@ -43,7 +43,7 @@ async def exchange(port: int, sending: Sending) -> bytes:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             return b""
         while not _is_enough(bytes(received), sending):
-            async with asyncio.timeout(_QUIET):
+            async with asyncio.timeout(sending.quiet):
                 piece = await reader.read(65_536)
             if not piece or len(received) > _LIMIT:
                 break
