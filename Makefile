@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 TEST_PROCESSES ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help run unit test check chaos docs bench clean system-packages
+.PHONY: help run unit test check chaos fuzz docs bench clean system-packages
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ check: $(INSTALLED) ## lint, formatting, types, import directions
 chaos: $(INSTALLED) system-packages ## break one thing after the other and count what each client lost
 	$(BIN)/python -m chaos $(ARGS)
 
+fuzz: $(INSTALLED) system-packages ## play 200,000 generated cases against workers, nginx and decoders
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || echo "no atheris here: nothing is guided by coverage"
+	$(BIN)/python -m fuzz $(ARGS)
+
 docs: $(INSTALLED) ## write the generated parts of the documentation
 	$(BIN)/python -m tools.settings_table
 
@@ -51,5 +55,5 @@ bench: $(RUNNABLE) ## measure beside peers and the kernel's limit; writes docs/b
 	$(BIN)/python -m benchmarks $(or $(ARGS),--write)
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .fuzz build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -7,7 +7,21 @@ from typing import Any, TypeVar
 Choice = TypeVar("Choice")
 
 _ODD = [
-    *(b"\0", b"\r", b"\n", b"\r\n", b"\r\n\r\n", b" ", b"\t", b"\x0b", b"\x1e", b"\x7f", b"\x80", b"\xff", b"\xc0\xaf"),
+    *(
+        b"\0",
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b" ",
+        b"\t",
+        b"\x0b",
+        b"\x1e",
+        b"\x7f",
+        b"\x80",
+        b"\xff",
+        b"\xc0\xaf",
+    ),
     *("\ufeff".encode(), "\u2028".encode(), "\u0085".encode(), "ž".encode(), "😀".encode(), b"\xed\xa0\x80"),
     *(b":", b";", b",", b"=", b"&", b"%", b"%00", b"%0a", b"%ff", b"/", b"..", b"?", b"#", b"*", b"[", b"]", b"\\"),
     *(b'"', b"'", b"{", b"}", b"-", b"+", b"0", b"-1", b"2147483648", b"9223372036854775808", b"1" * 25, b"0x10"),

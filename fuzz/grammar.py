@@ -1,5 +1,6 @@
 """Requests as text on a connection: by HTTP's grammar, with something wrong here and there."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -11,7 +12,8 @@ _METHODS = {
     b"POSTX": 1, b"A" * 2000: 1,
 }  # fmt: skip
 _VERSIONS = {
-    b"HTTP/1.1": 250, b"HTTP/1.0": 25, b"HTTP/0.9": 1, b"HTTP/2.0": 1, b"HTTP/1.2": 1, b"HTTP/1.10": 1, b"http/1.1": 1,
+    b"HTTP/1.1": 250, b"HTTP/1.0": 25, b"HTTP/0.9": 1, b"HTTP/2.0": 1, b"HTTP/1.2": 1, b"HTTP/1.10": 1,
+    b"http/1.1": 1,
     b"HTTP/11": 1, b"HTTP/1.": 1, b"": 1, b"HTTP/1.1 ": 1, b"ICE/1.0": 1, b"RTSP/1.0": 1,
 }  # fmt: skip
 _LINE_ENDS = {b"\r\n": 195, b"\n": 2, b"\r": 1, b"\r\r\n": 1, b"\n\r": 1}
@@ -25,7 +27,8 @@ _CODINGS = [
     b'"chunked"', b"chunked,", b",chunked",
 ]  # fmt: skip
 _SIZES = [
-    b"0", b"1", b"5", b"a", b"FF", b"0x5", b"-1", b"+1", b" 5", b"5 ", b"ffffffffffffffff", b"1" * 20, b"", b"g", b"5_",
+    b"0", b"1", b"5", b"a", b"FF", b"0x5", b"-1", b"+1", b" 5", b"5 ", b"ffffffffffffffff", b"1" * 20, b"",
+    b"g", b"5_",
     b"00000000000000000005", b"5;ext=1", b'5;ext="\r\n"', b"5;" + b"a" * 70_000, b"5\n", b"5\r",
 ]  # fmt: skip
 _ADDRESSES = [
@@ -40,7 +43,8 @@ _HOSTS = [
 _ORIGINS = [b"null", b"https://app.example", b"https://evil.example", b"http://localhost", b"", b"\xff", b"://", b"a"]
 _CONNECTIONS = [b"close", b"keep-alive", b"upgrade", b"Upgrade, keep-alive", b"close, keep-alive", b"", b"x", b"te"]
 _CODED = [
-    b"gzip", b"gzip;q=0", b"gzip;q=nan", b"gzip;q=1e999", b"GZIP", b"x-gzip;q=0.1", b"br, gzip", b"identity;q=0", b"*",
+    b"gzip", b"gzip;q=0", b"gzip;q=nan", b"gzip;q=1e999", b"GZIP", b"x-gzip;q=0.1", b"br, gzip",
+    b"identity;q=0", b"*",
     b";", b"gzip;q=", b"gzip;", b"gzip;q=\xff", b",".join([b"a"] * 3000),
 ]  # fmt: skip
 
@@ -158,12 +162,14 @@ def body(chance: Chance) -> bytes:
 def headers(chance: Chance) -> list[tuple[bytes, bytes]]:
     """Those of a browser or a proxy."""
     given = [(b"Host", chance.one(_HOSTS) if chance.perhaps(0.15) else b"localhost")] if chance.perhaps(0.95) else []
-    values = {
+    values: dict[bytes, Callable[[Chance], bytes]] = {
         b"Last-Event-ID": position, b"Origin": lambda chance: chance.one(_ORIGINS),
         b"Accept-Encoding": lambda chance: chance.one(_CODED), b"Cookie": lambda chance: chance.garbage(5),
-        b"X-Forwarded-For": lambda chance: chance.one(_ADDRESSES), b"Forwarded": lambda chance: b"for=" + chance.one(_ADDRESSES),
+        b"X-Forwarded-For": lambda chance: chance.one(_ADDRESSES),
+        b"Forwarded": lambda chance: b"for=" + chance.one(_ADDRESSES),
         b"Accept": lambda chance: chance.one([b"text/event-stream", b"*/*", b""]),
-        b"Connection": lambda chance: chance.one(_CONNECTIONS), b"Expect": lambda chance: chance.one([b"100-continue", b"x"]),
+        b"Connection": lambda chance: chance.one(_CONNECTIONS),
+        b"Expect": lambda chance: chance.one([b"100-continue", b"x"]),
         b"Upgrade": lambda chance: chance.one([b"websocket", b"h2c", b"TLS/1.0", b""]),
         b"Content-Type": lambda chance: chance.one([b"application/json", b"text/plain", b"\xff"]),
         b"Access-Control-Request-Method": lambda chance: chance.one([b"GET", b"POST", b"\xff"]),
@@ -208,7 +214,9 @@ def _sendable(value: bytes) -> bytes:
 
 def _contradict(chance: Chance, given: list[tuple[bytes, bytes]]) -> None:
     """Say the body's length in another way, or in two."""
-    name = chance.one([b"Content-Length", b"Content-Length", b"content-length", b"Content-Length ", b"Content_Length"])
+    name = chance.one(
+        [b"Content-Length", b"Content-Length", b"content-length", b"Content-Length ", b"Content_Length"]
+    )
     for _ in range(chance.one([1, 1, 2])):
         if chance.perhaps(0.5):
             given.insert(chance.randint(0, len(given)), (name, chance.one(_LENGTHS)))
@@ -220,7 +228,8 @@ def _contradict(chance: Chance, given: list[tuple[bytes, bytes]]) -> None:
 def _odd_header(chance: Chance) -> bytes:
     return chance.one(
         [
-            b" folded: value", b"\tfolded", b"no colon", b": no name", b"na me: x", b"na\0me: x", b"n\xffme: x", b"X: \0",
+            b" folded: value", b"\tfolded", b"no colon", b": no name", b"na me: x", b"na\0me: x", b"n\xffme: x",
+            b"X: \0",
             b"X:" + b" " * 3000, b"X: " + b"a" * 66_000, b"Y" * 66_000 + b": 1", b"X : y", b"X: a\rb", b"X: a\nb: c",
             b"X:\x7f\x01", b"", b"GET / HTTP/1.1", b"Host: other",
         ]
@@ -239,6 +248,8 @@ def chunked(chance: Chance, content: bytes) -> bytes:
         at = chance.randint(0, len(parts))
         parts.insert(at, chance.one(_SIZES) + b"\r\nhello" + chance.one([b"\r\n", b"\n", b""]))
     if chance.perhaps(0.9):
-        trailers = chance.one([b"", b"", b"", b"X-T: 1\r\n", b"Content-Length: 3\r\n", b"X: " + b"a" * 66_000 + b"\r\n"])
+        trailers = chance.one(
+            [b"", b"", b"", b"X-T: 1\r\n", b"Content-Length: 3\r\n", b"X: " + b"a" * 66_000 + b"\r\n"]
+        )
         parts.append(chance.one([b"0", b"0", b"0", b"000", b"0;x"]) + b"\r\n" + trailers + b"\r\n")
     return b"".join(parts)

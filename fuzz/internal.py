@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import Redis
 
@@ -64,7 +64,9 @@ class InternalMessages(Target):
                         asking.append(asyncio.create_task(_ask(stage, id_, self._asked)))
                 await asyncio.gather(*asking)
                 await client.publish(_CHANNEL, "still here")
-                heard = [event for event in await listener.until(b"data: still here\n") if event.type != "gateway.open"]
+                heard = [
+                    event for event in await listener.until(b"data: still here\n") if event.type != "gateway.open"
+                ]
             finally:
                 peer.cancel()
                 await asyncio.gather(peer, return_exceptions=True)
@@ -86,8 +88,8 @@ async def _ask(stage: Stage, id_: str, number: int) -> None:
 
 async def _own(client: Redis) -> bytes:
     """The worker's own channel."""
-    channels = await client.pubsub_channels("gateway.worker.0.*")  # type: ignore[no-untyped-call]
-    return bytes(next((each for each in channels if not each.endswith(b".fuzz")), b"gateway.worker.0.none"))
+    channels = cast("list[bytes]", await client.pubsub_channels("gateway.worker.0.*"))
+    return next((each for each in channels if not each.endswith(b".fuzz")), b"gateway.worker.0.none")
 
 
 async def _peer(stage: Stage, client: Redis, answers: list[bytes]) -> None:
@@ -125,7 +127,12 @@ def _message(chance: Chance) -> Any:
     if chance.perhaps(0.05):
         return chance.json()
     by = chance.one(["fuzz", "another", "", "ž", "x" * 3000, "a b\r\n", 1, None])
-    message: list[Any] = [chance.one(_KINDS) if chance.perhaps(0.95) else chance.json(0), by, chance.number(), _body(chance)]
+    message: list[Any] = [
+        chance.one(_KINDS) if chance.perhaps(0.95) else chance.json(0),
+        by,
+        chance.number(),
+        _body(chance),
+    ]
     if chance.perhaps(0.05):
         message.insert(chance.randint(0, 4), chance.json(1))
     return message
@@ -161,7 +168,8 @@ def _kept(chance: Chance) -> Any:
         return _flat(chance, _position(chance), _position(chance))
     fields = [
         chance.one([_CHANNEL, "other", "a\nb", 1]), chance.one(["data", "a\nb", "", 1]),
-        chance.one([None, "type", "a\ndata: forged\n\n", "gateway.open", 1]), chance.one([None, "own", "a\nb", "", 1]),
+        chance.one([None, "type", "a\ndata: forged\n\n", "gateway.open", 1]),
+        chance.one([None, "own", "a\nb", "", 1]),
         chance.one([None, 3000, -1, True, 1.5, 10**15]), chance.one([None, "comment", "a\nb", 1]),
     ]  # fmt: skip
     return _flat(chance, _position(chance), fields)
@@ -175,7 +183,11 @@ def _range(chance: Chance, make: Any) -> Any:
 
 
 def _hole(chance: Chance) -> Any:
-    return _flat(chance, _position(chance), _position(chance)) if chance.perhaps(0.9) else chance.one([1, "x", None, [], {}, chance.json(1)])
+    return (
+        _flat(chance, _position(chance), _position(chance))
+        if chance.perhaps(0.9)
+        else chance.one([1, "x", None, [], {}, chance.json(1)])
+    )
 
 
 def _body(chance: Chance) -> Any:

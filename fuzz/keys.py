@@ -20,18 +20,20 @@ _STREAM = f"gateway.stream:{_CHANNEL}".encode()
 _POSITIONS = b"gateway.positions"
 _KEYS = [_STREAM, _POSITIONS, b"gateway.ages", b"gateway.checkpoints", b"gateway.clock", b"gateway.secret"]
 _FIELDS = [
-    b"clock", b"generation", b"owner", b"ticked", b"ticked_ms", b"lineage", b"n:fuzz.kept", b"n:fuzz.other", b"pruned",
+    b"clock", b"generation", b"owner", b"ticked", b"ticked_ms", b"lineage", b"n:fuzz.kept", b"n:fuzz.other",
+    b"pruned",
     b"older", b"step", b"cut", b"n:", b"n:\xff",
 ]  # fmt: skip
 _VALUES = [
-    b"", b"0", b"1", b"-1", b"x", b"1.5", b"1e30", b"nan", b"inf", b"9" * 40, b"10000000000000.1.1", b"1.1", b"1:1,2:2",
+    b"", b"0", b"1", b"-1", b"x", b"1.5", b"1e30", b"nan", b"inf", b"9" * 40, b"10000000000000.1.1", b"1.1",
+    b"1:1,2:2",
     b"x:y", b":", b",", b"\xff\xfe", b"\0", b"10000000000000-1", b"1_000", b" 1", b"\xd9\xa1",
 ]  # fmt: skip
 
 
 class KeysInRedis(Target):
-    """The gateway's keys with another type or content: hash fields, entries of streams, whole keys; requests that read
-    or write them must get an answer that is no 500, and when the keys are gone everything goes on.
+    """The gateway's keys with another type or content: hash fields, entries of streams, whole keys; requests that
+    read or write them must get an answer that is no 500, and when the keys are gone everything goes on.
     """
 
     name = "keys in Redis"
@@ -41,14 +43,25 @@ class KeysInRedis(Target):
     def make(self, chance: Chance) -> Any:
         match chance.randint(0, 3):
             case 0 | 1:
-                changes = [[b"HSET", _POSITIONS, chance.one(_FIELDS), _value(chance)] for _ in range(chance.one([1, 1, 2]))]
+                changes = [
+                    [b"HSET", _POSITIONS, chance.one(_FIELDS), _value(chance)] for _ in range(chance.one([1, 1, 2]))
+                ]
             case 2:
                 names = [b"d", b"t", b"p", b"d", b"x", b""]
                 pairs = [item for _ in range(chance.randint(1, 4)) for item in (chance.one(names), _value(chance))]
-                changes = [[b"XADD", _STREAM, chance.one([b"*", b"99999999999999-1", b"18446744073709551615-1"]), *pairs]]
+                changes = [
+                    [b"XADD", _STREAM, chance.one([b"*", b"99999999999999-1", b"18446744073709551615-1"]), *pairs]
+                ]
             case _:
                 key = chance.one(_KEYS)
-                command = chance.one([[b"SET", key, b"x"], [b"RPUSH", key, b"x"], [b"ZADD", key, b"inf", b"x"], [b"HSET", key, b"x", b"y"]])
+                command = chance.one(
+                    [
+                        [b"SET", key, b"x"],
+                        [b"RPUSH", key, b"x"],
+                        [b"ZADD", key, b"inf", b"x"],
+                        [b"HSET", key, b"x", b"y"],
+                    ]
+                )
                 changes = [[b"DEL", key], command]
         return [changes, chance.one(["history", "resume", "publish"])]
 

@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from redis.asyncio import Redis
 
@@ -23,14 +23,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class NamesAndPatterns(Target):
-    """Streams of channels and patterns full of signs that mean something, while names like them are published to; each
-    stream must get exactly what Redis itself matches, less what has no clean name.
+    """Streams of channels and patterns full of signs that mean something, while names like them are published to;
+    each stream must get exactly what Redis itself matches, less what has no clean name.
     """
 
     name = "names and patterns"
     share = 3
     batch = 20
-    settings = {"max_patterns": 1000}  # noqa: RUF012
+    settings: ClassVar[Mapping[str, Any]] = {"max_patterns": 1000}
 
     def make(self, chance: Chance) -> Any:
         pattern = _name(chance, 6).decode(errors="ignore")
@@ -76,7 +76,7 @@ class NamesAndPatterns(Target):
 
 async def _matched(heard: Any) -> set[bytes]:
     """What has come through the pattern: everything before the answer to a ping."""
-    matched = set()
+    matched: set[bytes] = set()
     await heard.ping()
     async with asyncio.timeout(DEADLINE):
         while True:

@@ -6,7 +6,8 @@ from fuzz.chance import Chance
 
 _FIELDS = ["event", "data", "id", "retry", "comment", "key", "tags", "", "Event"]
 _LINES = [
-    b"data: forged", b"event: gateway.open", b"id: 2.1.1", b"retry: 1", b":comment", b"", b" ", b"data", b"\xef\xbb\xbf",
+    b"data: forged", b"event: gateway.open", b"id: 2.1.1", b"retry: 1", b":comment", b"", b" ", b"data",
+    b"\xef\xbb\xbf",
 ]  # fmt: skip
 
 
@@ -34,7 +35,10 @@ def payload(chance: Chance) -> bytes:
 
 
 def _envelope(chance: Chance) -> bytes:
-    fields: dict[str, object] = {"event": _name(chance), "data": chance.text(8) if chance.perhaps(0.5) else chance.json()}
+    fields: dict[str, object] = {
+        "event": _name(chance),
+        "data": chance.text(8) if chance.perhaps(0.5) else chance.json(),
+    }
     if chance.perhaps(0.3):
         fields["id"] = chance.one([_name(chance), "17", "2.0.0", "x~2.1.1.abcdefgh:1", "", "ž", "a b", "i" * 257])
     if chance.perhaps(0.2):
@@ -47,15 +51,20 @@ def _envelope(chance: Chance) -> bytes:
         del fields[chance.one(list(fields))]
     text = json.dumps(fields, ensure_ascii=chance.perhaps(0.5), indent=chance.one([None, None, 1]))
     if chance.perhaps(0.05):  # numbers that a float can't hold
-        number = chance.one(["1e400", "-0", "0.1234567890123456789", "123456789012345678901234567890", "1E5", "1e-400"])
-        text = text.replace('"data": ', f'"data": {number}, "x": ' if chance.perhaps(0.2) else f'"data": [{number}], "data": ')
+        number = chance.one(
+            ["1e400", "-0", "0.1234567890123456789", "123456789012345678901234567890", "1E5", "1e-400"]
+        )
+        text = text.replace(
+            '"data": ', f'"data": {number}, "x": ' if chance.perhaps(0.2) else f'"data": [{number}], "data": '
+        )
     return chance.one([b"", b"", b"", b" ", b"\r\n", b"\xef\xbb\xbf", b"\t"]) + text.encode(errors="surrogatepass")
 
 
 def _name(chance: Chance) -> str:
     return chance.one(
         [
-            "update", "a", "", "ž", "gateway.open", "gateway.", "Gateway.x", " gateway.x", "a\nb", "a\r", "a\0", "a: b",
+            "update", "a", "", "ž", "gateway.open", "gateway.", "Gateway.x", " gateway.x", "a\nb", "a\r", "a\0",
+            "a: b",
             "message", "\ufeff", "e" * 256, "e" * 257, "ž" * 129, "\u2028", chance.text(3),
         ]
     )  # fmt: skip
@@ -63,7 +72,9 @@ def _name(chance: Chance) -> str:
 
 def _marked(chance: Chance) -> bytes:
     """Like what Redis puts before a durable message."""
-    number = chance.one([b"10000000000000-0000000001", b"10000000000000-1", b"1-1", b"9" * 16 + b"-1", b"9" * 17 + b"-1"])
+    number = chance.one(
+        [b"10000000000000-0000000001", b"10000000000000-1", b"1-1", b"9" * 16 + b"-1", b"9" * 17 + b"-1"]
+    )
     signature = chance.one([b"", b" ", b" " + b"0" * 20, b" " + b"0" * 19, b" " + b"Z" * 20, b"  " + b"0" * 20])
     body = chance.one([b"hello", b"", b'{"event":"e","data":"d"}', b"\x1egateway:1-1\nx", b"\xff", chance.garbage(5)])
     return b"\x1egateway:" + number + signature + chance.one([b"\n", b"\n", b"\r\n", b"", b"\n\n"]) + body

@@ -2,9 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 from redis.asyncio import Redis
 
@@ -39,7 +39,12 @@ class PublishedPayloads(Target):
 
     name = "published payloads"
     share = 25
-    settings = {"history_bytes": 1 << 26, "replay_bytes": 1 << 26, "queue_bytes": 1 << 27, "max_payload_bytes": MAX_PAYLOAD_BYTES}  # noqa: RUF012
+    settings: ClassVar[Mapping[str, Any]] = {
+        "history_bytes": 1 << 26,
+        "replay_bytes": 1 << 26,
+        "queue_bytes": 1 << 27,
+        "max_payload_bytes": MAX_PAYLOAD_BYTES,
+    }
 
     def make(self, chance: Chance) -> Any:
         return [payload(chance), chance.perhaps(0.15)]

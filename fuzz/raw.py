@@ -1,8 +1,8 @@
 """Requests that are nearly HTTP, byte by byte."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Container, Mapping, Sequence
+from typing import Any, ClassVar
 
 from fuzz.answers import Answer, Malformed, read_answers
 from fuzz.case import Case, Failure
@@ -13,17 +13,16 @@ from fuzz.stage import Stage
 from fuzz.target import Target
 
 _AT_A_TIME = 50
-_ALLOWED_SERVER_ERRORS = (503,)
 
 
 class RawRequests(Target):
-    """Request lines, headers, bodies, chunks and pipelines on raw connections, by grammar and mutated; each answer must
-    be well-formed, and none 500.
+    """Request lines, headers, bodies, chunks and pipelines on raw connections, by grammar and mutated; each answer
+    must be well-formed, and none 500.
     """
 
     name = "raw requests"
     share = 22
-    settings = {"head_timeout": 1, "body_timeout": 1, "keepalive_timeout": 1}  # noqa: RUF012
+    settings: ClassVar[Mapping[str, Any]] = {"head_timeout": 1, "body_timeout": 1, "keepalive_timeout": 1}
 
     def make(self, chance: Chance) -> Any:
         requests = [request(chance) for _ in range(chance.one([1, 1, 1, 1, 1, 2, 3, 6]))]
@@ -39,8 +38,14 @@ class RawRequests(Target):
         return await play_all(stage.worker.port, cases, self)
 
 
-async def play_all(port: int, cases: Sequence[Case], target: Target) -> list[Failure]:
-    """Send each case on a connection of its own, and judge the answers."""
+async def play_all(
+    port: int, cases: Sequence[Case], target: Target, errors: Container[int] = (503,)
+) -> list[Failure]:
+    """Send each case on a connection of its own, and judge the answers.
+
+    Args:
+        errors: what a server may say from 500 on.
+    """
     gate = asyncio.Semaphore(_AT_A_TIME)
 
     async def play(case: Case) -> Failure | None:
@@ -53,7 +58,7 @@ async def play_all(port: int, cases: Sequence[Case], target: Target) -> list[Fai
         target.counts["no answer"] += not answers
         for answer in answers:
             target.counts[_kind(answer)] += 1
-            if answer.status >= 500 and answer.status not in _ALLOWED_SERVER_ERRORS:
+            if answer.status >= 500 and answer.status not in errors:
                 return Failure(case, f"{answer.status}: {answer.body[:500]!r}")
         return None
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from fuzz.case import Case, Failure
 from fuzz.chance import chance_of
-from fuzz.stage import MEMORY_BOUND, Stage
+from fuzz.stage import MEMORY_BOUND, Stage, State
 from fuzz.target import Target
 
 _SEARCHED = 3
-"""Batches that are taken apart to find the case that is to blame; after that many failures there is enough to look at."""
+"""Batches that are taken apart to find the cases that are to blame, and such cases of each: enough to look at."""
 
 
 @dataclass
@@ -46,30 +46,32 @@ def play(target: Target, cases: Iterable[Case], progress: Callable[[int], None] 
     """All cases, with a worker of their own."""
     result = Result(target.name, " ".join((target.__doc__ or "").split()), counts=target.counts)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="gateway-fuzz-") as directory:
-        with Stage(Path(directory), **target.settings) as stage:
-            target.prepare(stage)
-            rest, memory = stage.warm_up(), stage.memory()
-            searched = 0
-            for batch in _batches(cases, target.batch):
-                failures = _play(target, stage, batch)
-                if failures and searched < _SEARCHED and len(batch) > 1:
-                    searched += 1
-                    failures = _blamed(target, stage, batch, failures)
-                result.failures += failures
-                result.cases += len(batch)
-                progress(len(batch))
-                if not stage.worker.alive:
-                    break
-            result.failures += [Failure(None, what) for what in _afterwards(stage, rest)]
-            result.grown = stage.memory() - memory if stage.worker.alive else 0
-            if result.grown > MEMORY_BOUND:
-                result.failures.append(Failure(None, f"the worker's memory has grown by {result.grown} bytes"))
+    with (
+        tempfile.TemporaryDirectory(prefix="gateway-fuzz-") as directory,
+        Stage(Path(directory), **target.settings) as stage,
+    ):
+        target.prepare(stage)
+        rest, memory = stage.warm_up(), stage.memory()
+        searched = 0
+        for batch in _batches(cases, target.batch):
+            failures = _play(target, stage, batch)
+            if failures and searched < _SEARCHED and len(batch) > 1:
+                searched += 1
+                failures = _blamed(target, stage, batch, failures)
+            result.failures += failures
+            result.cases += len(batch)
+            progress(len(batch))
+            if not stage.worker.alive:
+                break
+        result.failures += [Failure(None, what) for what in _afterwards(stage, rest)]
+        result.grown = stage.memory() - memory if stage.worker.alive else 0
+        if result.grown > MEMORY_BOUND:
+            result.failures.append(Failure(None, f"the worker's memory has grown by {result.grown} bytes"))
     result.seconds = time.monotonic() - began
     return result
 
 
-def _afterwards(stage: Stage, rest: object) -> list[str]:
+def _afterwards(stage: Stage, rest: State) -> list[str]:
     if not stage.worker.alive:
         return []  # said before
     found = []
@@ -77,7 +79,7 @@ def _afterwards(stage: Stage, rest: object) -> list[str]:
         stage.serve()
     except Exception as error:
         found.append(f"the worker no longer serves: {error!r}")
-    if left := stage.wait_at_rest(rest):  # type: ignore[arg-type]
+    if left := stage.wait_at_rest(rest):
         found.append(left)
     return found + stage.troubles()
 

@@ -5,7 +5,6 @@ import re
 import urllib.request
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import psutil
@@ -54,19 +53,22 @@ class Stage(AbstractContextManager["Stage"]):
     Args:
         directory: for logs.
         settings: of the worker, beside `SETTINGS`.
+
+    Attributes:
+        signer: signs as the workers do.
     """
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self._stack = ExitStack()
-        self._directory = directory
+        self.directory = directory
         self._settings = {**SETTINGS, **settings}
         self._read = 0
         self.signer = Signer()
         self.signer.adopt(SECRET.encode())
 
     def __enter__(self) -> Self:
-        self.redis = self._stack.enter_context(RedisServer(self._directory))
-        self.worker = self._stack.enter_context(Worker(self._directory, self.redis.url, **self._settings))
+        self.redis = self._stack.enter_context(RedisServer(self.directory))
+        self.worker = self._stack.enter_context(Worker(self.directory, self.redis.url, **self._settings))
         return self
 
     def warm_up(self) -> State:

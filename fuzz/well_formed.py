@@ -3,8 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 from urllib.parse import quote, urlencode
 
 from fuzz.answers import Answer, Malformed, read_answers
@@ -26,17 +26,20 @@ _PROBLEMS = (400, 403, 404, 405, 413)
 
 
 class WellFormedRequests(Target):
-    """Requests that are right as HTTP, with generated queries, JSON, ids, origins, addresses and bodies; a stream opens
-    exactly if its channels can be, a message is taken exactly if it can be delivered, all else is a problem document.
+    """Requests that are right as HTTP, with generated queries, JSON, ids, origins, addresses and bodies; a stream
+    opens with the channels it asked for, a message is taken exactly if it can be delivered, all else is a problem
+    document.
     """
 
     name = "well-formed requests"
     share = 18
-    settings = {"max_payload_bytes": MAX_PAYLOAD_BYTES}  # noqa: RUF012
+    settings: ClassVar[Mapping[str, Any]] = {"max_payload_bytes": MAX_PAYLOAD_BYTES}
 
     def make(self, chance: Chance) -> Any:
         given = [(name, value.translate(None, _HEADER_CONTROL)) for name, value in headers(chance)]
-        given = [(name, value) for name, value in given if name not in (b"Connection", b"Upgrade", b"Host", b"Expect")]
+        given = [
+            (name, value) for name, value in given if name not in (b"Connection", b"Upgrade", b"Host", b"Expect")
+        ]
         make = chance.one([_stream_by_query, _stream_by_query, _stream_by_json, _publish, _other])
         kind, line, content, channels = make(chance)
         head = [line + b" HTTP/1.1", b"Host: localhost", *(name + b": " + value for name, value in given)]
@@ -122,7 +125,9 @@ def _is_deliverable(content: bytes, durable: bool) -> bool:
 def _name(chance: Chance) -> str:
     if chance.perhaps(0.9):
         return f"fuzz-{chance.randint(0, 9)}"
-    return chance.one(["", "gateway.x", "a\nb", "ž" * 128, "ž" * 129, "x" * 256, "x" * 257, "\u2028", "\0", chance.text(4)])
+    return chance.one(
+        ["", "gateway.x", "a\nb", "ž" * 128, "ž" * 129, "x" * 256, "x" * 257, "\u2028", "\0", chance.text(4)]
+    )
 
 
 def _stream_by_query(chance: Chance) -> tuple[str, bytes, bytes, list[str]]:
@@ -137,7 +142,9 @@ def _stream_by_query(chance: Chance) -> tuple[str, bytes, bytes, list[str]]:
         "new": chance.one(names), "events": "channel", "strict": chance.one(["0", "1", "2"]), "_": chance.text(3),
         chance.text(2): chance.text(3), "token": chance.text(2),
     }  # fmt: skip
-    pairs += [(name, value) for name, value in extra.items() if chance.perhaps(0.1) and name not in ("channel", "pattern")]
+    pairs += [
+        (name, value) for name, value in extra.items() if chance.perhaps(0.1) and name not in ("channel", "pattern")
+    ]
     chance.shuffle(pairs)
     method = b"HEAD" if chance.perhaps(0.05) else b"GET"
     if len(names) == 1 and not pairs[1:] and chance.perhaps(0.3):
@@ -149,7 +156,8 @@ def _stream_by_json(chance: Chance) -> tuple[str, bytes, bytes, list[str]]:
     names = chance.several(chance.one([1, 1, 3, 8]), lambda: _name(chance), 1)
     value: dict[str, Any] = {"channels": names}
     extra = {
-        "last_event_id": chance.one([position(chance).decode("latin-1"), 1, None]), "history": chance.one([chance.number(), "1", None, 1.5]),
+        "last_event_id": chance.one([position(chance).decode("latin-1"), 1, None]),
+        "history": chance.one([chance.number(), "1", None, 1.5]),
         "new": chance.one([[chance.one(names)], [], "a", [1]]), "events": chance.one(["channel", "type", 1]),
         "signals": chance.json(), "strict": True,
     }  # fmt: skip
@@ -171,5 +179,7 @@ def _publish(chance: Chance) -> tuple[str, bytes, bytes, list[str]]:
 
 
 def _other(chance: Chance) -> tuple[str, bytes, bytes, list[str]]:
-    path = chance.one(["/healthz", "/readyz", "/metrics", "/", "/events", "/publish/a", "/gateway.js", "/" + quote(chance.text(5))])
+    path = chance.one(
+        ["/healthz", "/readyz", "/metrics", "/", "/events", "/publish/a", "/gateway.js", "/" + quote(chance.text(5))]
+    )
     return "other", f"{chance.one(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE', 'PATCH'])} {path}".encode(), b"", []
