@@ -16,6 +16,8 @@ from rich.table import Table
 from attacks.attack import ATTACKS, Attack
 from attacks.measure import STREAMS, Health, Memory, health
 from attacks.target import Target
+from chaos.document import SECURITY
+from chaos.document import write as write_between
 from gateway.bench.usage import proportional_bytes
 from testing.servers import RedisServer, Worker
 
@@ -164,14 +166,10 @@ def _terminal(results: list[Result]) -> Table:
 
 
 def _write(results: list[Result]) -> None:
-    page = Path(__file__).parents[1] / "docs" / "security.md"
     lines = [f"| {' | '.join(_COLUMNS)} |", f"| --- |{' ---: |' * (len(_COLUMNS) - 2)} --- |"]
     lines += [f"| {' | '.join(_cells(result))} |" for result in results]
-    lines += ["", *[f"- {result.attack.name}: {result.attack.what}" for result in results]]
-    text = page.read_text()
-    head, _, rest = text.partition("<!-- table -->\n")
-    _, _, tail = rest.partition("<!-- end of table -->")
-    page.write_text(head + "<!-- table -->\n" + "\n".join(lines) + "\n<!-- end of table -->" + tail)
+    lines += ["", *[f"- {result.attack.name}: {result.attack.what}" for result in results], ""]
+    write_between("attacks", "\n".join(lines), SECURITY)
 
 
 if __name__ == "__main__":

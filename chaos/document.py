@@ -1,4 +1,4 @@
-"""Writes what was measured into docs/reliability.md, between marks."""
+"""Writes what was measured into a page of docs/, between marks."""
 
 import datetime
 import os
@@ -7,16 +7,18 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-PAGE = Path(__file__).parents[1] / "docs" / "reliability.md"
+_DOCS = Path(__file__).parents[1] / "docs"
+RELIABILITY = _DOCS / "reliability.md"
+SECURITY = _DOCS / "security.md"
 
 
-def write(mark: str, text: str) -> None:
+def write(mark: str, text: str, page: Path = RELIABILITY) -> None:
     """Replace what stands between `<!-- mark: … -->` and `<!-- end of mark -->`."""
-    page = PAGE.read_text()
-    begin = page.index(f"<!-- {mark}:")
-    begin = page.index("\n", begin) + 1
-    end = page.index(f"<!-- end of {mark} -->")
-    PAGE.write_text(f"{page[:begin]}\n{text}\n{page[end:]}")
+    before = page.read_text()
+    begin = before.index(f"<!-- {mark}:")
+    begin = before.index("\n", begin) + 1
+    end = before.index(f"<!-- end of {mark} -->")
+    page.write_text(f"{before[:begin]}\n{text}\n{before[end:]}")
 
 
 def dated(text: str, remarks: Iterable[str]) -> str:
