@@ -35,6 +35,7 @@ from gateway.broker.wire import (
     load_questions,
     load_span,
 )
+from gateway.memory.event import RESERVED_PREFIX
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known, unknown_parts
 from gateway.memory.position import Position
@@ -465,6 +466,8 @@ class Peers:
     async def _inherit(self, message: Message, questions: list[Question]) -> None:
         taken: list[tuple[Topic, Question]] = []
         for question in questions if len(self._topics) + len(questions) <= self._topics.limit else ():
+            if question.name.startswith(RESERVED_PREFIX):  # giving it up later would make this worker deaf
+                continue
             topic = self._topics.find(question.name, question.is_pattern)
             wanted = topic is not None and not self._topics.is_idle(topic)
             try:

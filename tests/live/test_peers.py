@@ -208,6 +208,17 @@ async def test_an_answer_of_another_form_says_nothing(private_redis: RedisServer
                 await asyncio.gather(answering, return_exceptions=True)
 
 
+async def test_nobody_has_a_worker_give_up_its_own_channels(private_redis: RedisServer) -> None:
+    """What is taken over is unsubscribed from after a while, and a worker has no other ears."""
+    async with running(client(private_redis)) as heir:
+        names = [heir.peers.everyone.decode(), heir.peers.own.decode(), "gateway.tick.0"]
+        asked = [Question(name, False, Position(GENERATION, 1), Position(GENERATION, 10)) for name in names]
+        heir.peers.received(heir.peers._signed(dump("inherit", "broken", 1, dump_questions(asked))))
+        assert heir.peers._tasks
+        await until(lambda: not heir.peers._tasks, "it is answered")
+        assert not len(heir.topics)
+
+
 async def test_a_question_is_answered_once(private_redis: RedisServer) -> None:
     """Whoever may listen can publish it again: a thousand such questions took gigabytes, and silenced the worker."""
     async with AsyncExitStack() as stack:
