@@ -1,6 +1,7 @@
 """Requests that nginx and a worker might take for different ones."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from redis.asyncio import Redis
@@ -14,7 +15,8 @@ from fuzz.target import Target
 from testing.nginx import Nginx
 
 _SMUGGLED = "fuzz.smuggled"
-_HIDDEN = b"POST /publish/" + _SMUGGLED.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
+_END = "fuzz.smuggle-end"
+HIDDEN = b"POST /publish/" + _SMUGGLED.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx"
 _NGINX_OWN = (501, 503, 505)
 """What nginx says of a coding or a version that it doesn't know."""
 _WITHOUT_HEAD = ("no response: b'<html>", "no response: b'id: ", "no response: b'event: ")
@@ -31,26 +33,23 @@ class ThroughNginx(Target):
     name = "through nginx"
     share = 8
 
-    def __init__(self) -> None:
+    def __init__(self, closed: bool = True) -> None:
         super().__init__()
+        self._closed = closed
         self._nginx: Nginx | None = None
 
     def prepare(self, stage: Stage) -> None:
         directory = stage.directory / "nginx"
         directory.mkdir()
         nginx = Nginx(directory, [stage.worker.port])
-        server = directory / "deploy" / "nginx" / "server.conf"
-        text = server.read_text()
-        assert _PUBLISH in text
-        assert _OPEN in text
-        # As in production, where only streams are open, but without TLS.
-        server.write_text(text.replace(_PUBLISH, "").replace(_OPEN, "location / {\n        return 404;"))
+        if self._closed:
+            _close(directory)
         self._nginx = stage.enter(nginx)
 
     def make(self, chance: Chance) -> Any:
         if chance.perhaps(0.3):
             first = request(chance)
-            data = first.head + first.body + _HIDDEN
+            data = first.head + first.body + HIDDEN
         else:
             data = _smuggling(chance)
         if chance.perhaps(0.2):
@@ -60,18 +59,30 @@ class ThroughNginx(Target):
     async def play(self, stage: Stage, cases: Sequence[Case]) -> list[Failure]:
         assert self._nginx is not None
         async with Redis(port=stage.redis.port) as client, client.pubsub(ignore_subscribe_messages=True) as heard:
-            await heard.psubscribe(f"{_SMUGGLED[:-1]}*")
+            await heard.psubscribe("fuzz.smuggle*")
             await heard.get_message(timeout=5)
             failures = await play_all(self._nginx.port, cases, self, errors=_NGINX_OWN)
             failures = [each for each in failures if not each.what.startswith(_WITHOUT_HEAD)]
+            await client.publish(_END, "")
             reached = []
-            while (message := await heard.get_message(timeout=0.1)) is not None:
+            async for message in heard.listen():
+                if message["channel"] == _END.encode():
+                    break
                 reached.append(message)
         if reached:
             failures.append(Failure(None, f"a hidden request has reached the worker: {reached[:2]}"))
         if not self._nginx.alive:
             failures.append(Failure(None, "nginx is gone"))
         return failures
+
+
+def _close(directory: Path) -> None:
+    """Have nginx let nothing but streams through, as in production, but without TLS."""
+    server = directory / "deploy" / "nginx" / "server.conf"
+    text = server.read_text()
+    assert _PUBLISH in text
+    assert _OPEN in text
+    server.write_text(text.replace(_PUBLISH, "").replace(_OPEN, "location / {\n        return 404;"))
 
 
 def _smuggling(chance: Chance) -> bytes:
@@ -95,8 +106,8 @@ def _smuggling(chance: Chance) -> bytes:
         ]
     )  # fmt: skip
     body = b'{"channels":["a"]}'
-    hidden = chunked(chance, body) + _HIDDEN if chance.perhaps(0.5) else b"0\r\n\r\n" + _HIDDEN
-    lengths = [len(hidden), 0, 4, len(hidden) - len(_HIDDEN), len(body), len(body) + len(_HIDDEN)]
+    hidden = chunked(chance, body) + HIDDEN if chance.perhaps(0.5) else b"0\r\n\r\n" + HIDDEN
+    lengths = [len(hidden), 0, 4, len(hidden) - len(HIDDEN), len(body), len(body) + len(HIDDEN)]
     length = chance.one(
         [
             b"Content-Length: %d",
@@ -130,5 +141,5 @@ def _smuggling(chance: Chance) -> bytes:
         )
     rest = lines[2:]
     chance.shuffle(rest)
-    content = hidden if chance.perhaps(0.8) else body + _HIDDEN
+    content = hidden if chance.perhaps(0.8) else body + HIDDEN
     return end.join([*lines[:2], *rest]) + end + end + content

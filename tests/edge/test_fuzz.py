@@ -3,8 +3,9 @@
 import pytest
 
 from fuzz import decoding
-from fuzz.case import SAVED, load, saved
+from fuzz.case import SAVED, Case, load, saved
 from fuzz.chance import chance_of
+from fuzz.edge import HIDDEN, ThroughNginx
 from fuzz.run import generated, play
 from fuzz.target import Target
 from fuzz.targets import TARGETS
@@ -24,6 +25,12 @@ def test_a_worker_survives(target: type[Target]) -> None:
     assert result.cases >= len(numbers)
     assert made.counts.total(), "something came of them"
     assert result.what.endswith("."), "it says what it sends, for the documentation"
+
+
+def test_a_hidden_request_would_be_seen() -> None:
+    open_ = ThroughNginx(closed=False)
+    result = play(open_, [Case("hidden", [[HIDDEN], 1, "wait"])])
+    assert [failure.what for failure in result.failures if "has reached the worker" in failure.what]
 
 
 def test_decoders_raise_what_they_say() -> None:
