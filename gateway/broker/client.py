@@ -101,6 +101,16 @@ def new_connection(pool: ConnectionPool) -> Connection:
     return connection
 
 
+async def disconnect_idle(pool: ConnectionPool) -> None:
+    """Have whatever comes next go over new connections.
+
+    The pool's own `disconnect` waits until each is closed. Whoever takes one out of the pool meanwhile loses a
+    command, and does not know whether Redis has had it.
+    """
+    for connection in list(pool._available_connections):
+        await connection.disconnect(nowait=True)
+
+
 def without_password(url: str) -> str:
     """The URL as it may stand in a log: no password, and no options, some of which are passwords too."""
     parts = urlsplit(url)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ReadOnlyError, RedisError, ResponseError
 
+from gateway.broker.client import disconnect_idle
 from gateway.broker.library import BEGINNING, Library, Place
 from gateway.memory.listening import Listening, ServerChanged
 from gateway.memory.topic import Topic
@@ -88,7 +89,7 @@ class TickClock:
 
     async def verify(self, elsewhere: bool = False) -> None:
         if elsewhere:
-            await self._commands.connection_pool.disconnect(inuse_connections=False)
+            await disconnect_idle(self._commands.connection_pool)
         future = asyncio.get_running_loop().create_future()
         self._verifying.append(future)
         self._wanted.set()

@@ -11,7 +11,7 @@ from functools import partial
 from redis.asyncio import Connection, Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
-from gateway.broker.client import connection_pool, new_connection, without_password
+from gateway.broker.client import connection_pool, disconnect_idle, new_connection, without_password
 from gateway.broker.clock import PATIENCE, TickClock
 from gateway.broker.functions import Functions
 from gateway.broker.server_identity import identity_of
@@ -157,7 +157,7 @@ class Link:
             finally:
                 self._end()
                 await connection.disconnect(nowait=True)
-                await self._commands_pool.disconnect(inuse_connections=False)
+                await disconnect_idle(self._commands_pool)
             # Full jitter, so that a fleet of workers doesn't return in step.
             await asyncio.sleep(random.uniform(backoff / 2, backoff))
             backoff = min(backoff * 2, self._backoff_max)
