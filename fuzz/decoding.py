@@ -11,7 +11,7 @@ from fuzz.decoders import DECODERS, Decoder
 from fuzz.run import Result
 
 NAME = "decoders"
-SHARE = 17
+SHARE = 35
 GUIDED = "decoders, guided by coverage"
 _WHAT = f"{len(DECODERS)} functions that take apart what comes from outside, in one process."
 

@@ -31,7 +31,7 @@ class ThroughNginx(Target):
     """
 
     name = "through nginx"
-    share = 8
+    share = 16
 
     def __init__(self, closed: bool = True) -> None:
         super().__init__()

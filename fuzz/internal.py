@@ -27,7 +27,7 @@ class InternalMessages(Target):
     """
 
     name = "internal messages"
-    share = 6
+    share = 10
     batch = 100
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class NamesAndPatterns(Target):
     """
 
     name = "names and patterns"
-    share = 3
+    share = 4
     batch = 20
     settings: ClassVar[Mapping[str, Any]] = {"max_patterns": 1000}
 

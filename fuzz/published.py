@@ -38,7 +38,7 @@ class PublishedPayloads(Target):
     """
 
     name = "published payloads"
-    share = 25
+    share = 52
     settings: ClassVar[Mapping[str, Any]] = {
         "history_bytes": 1 << 26,
         "replay_bytes": 1 << 26,

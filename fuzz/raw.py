@@ -21,7 +21,7 @@ class RawRequests(Target):
     """
 
     name = "raw requests"
-    share = 22
+    share = 46
     settings: ClassVar[Mapping[str, Any]] = {"head_timeout": 1, "body_timeout": 1, "keepalive_timeout": 1}
 
     def make(self, chance: Chance) -> Any:

@@ -32,7 +32,7 @@ class WellFormedRequests(Target):
     """
 
     name = "well-formed requests"
-    share = 18
+    share = 36
     settings: ClassVar[Mapping[str, Any]] = {"max_payload_bytes": MAX_PAYLOAD_BYTES}
 
     def make(self, chance: Chance) -> Any:
