@@ -31,7 +31,7 @@ MEMORY_BOUND = 200 * 1_048_576
 _TROUBLE = re.compile(r"Traceback \(most recent call last\)|was never (?:retrieved|awaited)|\b(?:CRITICAL|FATAL)\b")
 _GAUGES = (
     *("streams", "connections", "channels", "patterns", "tasks", "body_bytes", "queued_streams", "queued_events"),
-    *("queued_bytes", "replay_bytes", "replays_running", "replays_waiting"),
+    *("queued_bytes", "unsent_bytes", "replay_bytes", "replays_running", "replays_waiting"),
 )
 
 
