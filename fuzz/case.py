@@ -45,7 +45,7 @@ def save(target: str, case: Case, directory: Path) -> Path:
     """Write the case into a file, and return that."""
     directory.mkdir(parents=True, exist_ok=True)
     text = dump(target, case)
-    file = directory / f"{target}-{sha256(text.encode()).hexdigest()[:10]}.json"
+    file = directory / f"{_stem(target)}-{sha256(text.encode()).hexdigest()[:10]}.json"
     file.write_text(text)
     return file
 
@@ -58,7 +58,11 @@ def load(file: Path) -> tuple[str, Case]:
 
 def saved(target: str) -> list[Case]:
     """The cases of a target that failed once."""
-    return [load(file)[1] for file in sorted(SAVED.glob(f"{target}-*.json"))]
+    return [load(file)[1] for file in sorted(SAVED.glob(f"{_stem(target)}-*.json"))]
+
+
+def _stem(target: str) -> str:
+    return target.replace(" ", "-")
 
 
 def _to_json(value: Any) -> Any:
