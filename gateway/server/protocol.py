@@ -246,7 +246,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         self._metrics.bad_requests[reason] += 1
         waiting = self._unfinished
-        if not waiting or (waiting[0] is self._upload and not self._upload.response_started):
+        if not waiting or (len(waiting) == 1 and waiting[0].more_body and not waiting[0].response_started):
             self.transport.write(answer)
         self._tell_tasks()
         self._close()

@@ -186,6 +186,21 @@ def test_garbage_instead_of_http(strict: Worker) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Transfer-Encoding: gzip\r\n\r\nx",
+        b"Transfer-Encoding: chunked\r\n\r\nno size\r\n",
+    ],
+    ids=["coding", "chunk"],
+)
+def test_garbage_behind_a_head_that_came_with_it(strict: Worker, rest: bytes) -> None:
+    """The connection was closed without a word."""
+    with socket.create_connection(("127.0.0.1", strict.port), timeout=20) as connection:
+        connection.sendall(b"POST /events HTTP/1.1\r\nHost: localhost\r\n" + rest)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
 PUBLISHED: dict[str, tuple[str, bytes, int, str]] = {
     "reserved": ("gateway.x", b"", 400, "the gateway's own"),
     "no name": ("", b"", 400, "the channel is empty"),
