@@ -10,7 +10,7 @@ MAX_PAYLOAD_BYTES = 1_048_576
 MAX_ID_BYTES = 256
 _KEYS = {"event", "data", "id", "retry", "comment"}
 _PLACE = re.compile(
-    r"(.*~)?2\.[0-9a-f]{1,15}\.[0-9a-f]{1,13}"
+    r"2\.[0-9a-f]{1,15}\.[0-9a-f]{1,13}"
     r"(\.([A-Za-z0-9_-]{22}|[A-Za-z0-9_-]{8})[0-9a-f]{0,13}:[0-9a-f]{1,13})*(\.n([A-Za-z0-9_-]{6})+)?",
     re.DOTALL,
 )
@@ -36,6 +36,18 @@ class Delivered(NamedTuple):
 
 class Rejected(NamedTuple):
     reason: str
+
+
+def is_place(id_: str) -> bool:
+    """Whether an id says where a stream is."""
+    return _PLACE.fullmatch(id_) is not None
+
+
+def is_id_with(id_: str, own_id: str) -> bool:
+    """Whether an event's id is what a publisher's becomes: itself, or in front of a place, which is all without it."""
+    if not own_id:
+        return is_place(id_)
+    return id_ == own_id or (id_.startswith(f"{own_id}~") and is_place(id_.removeprefix(f"{own_id}~")))
 
 
 def outcome(payload: bytes) -> Delivered | Rejected:
@@ -77,7 +89,9 @@ def _of_envelope(envelope: dict[str, Any]) -> Delivered | Rejected:
     if any(set("\r\n\0") & set(field) or len(field.encode()) > MAX_ID_BYTES for field in fields):
         return Rejected("bad_envelope")
     type_, own_id = fields
-    if type_.startswith("gateway.") or not re.fullmatch(r"[\x21-\x7e]*", own_id) or _PLACE.fullmatch(own_id):
+    if type_.startswith("gateway.") or not re.fullmatch(r"[\x21-\x7e]*", own_id):
+        return Rejected("bad_envelope")
+    if is_place(own_id.rpartition("~")[2]):
         return Rejected("bad_envelope")
     retry = envelope.get("retry", 0)
     if type(retry) is not int or not 0 <= retry <= 86_400_000 or not isinstance(envelope.get("comment", ""), str):

@@ -10,12 +10,12 @@ from redis.asyncio import Redis
 
 from fuzz.case import Case, Failure
 from fuzz.chance import Chance
-from fuzz.contract import DURABLE_MARK, MAX_PAYLOAD_BYTES, Delivered, Rejected, outcome
+from fuzz.contract import DURABLE_MARK, MAX_PAYLOAD_BYTES, Delivered, Rejected, is_id_with, outcome
 from fuzz.listener import Listener
 from fuzz.payloads import payload
 from fuzz.stage import Stage
 from fuzz.target import Target
-from testing.stream import Received, publishers_id
+from testing.stream import Received
 
 _CHANNEL = "fuzz.published"
 _OTHER = "fuzz.other"
@@ -117,7 +117,7 @@ def _difference(
 
 
 def _is_same(each: Delivered, event: Received, default: str) -> bool:
-    if event.type != (each.type or default) or publishers_id(event.id) != each.own_id:
+    if event.type != (each.type or default) or not is_id_with(event.id, each.own_id):
         return False
     if not each.is_json:
         return bool(event.data == each.data)
