@@ -44,7 +44,7 @@ def is_place(id_: str) -> bool:
 
 
 def is_id_with(id_: str, own_id: str) -> bool:
-    """Whether an event's id is what a publisher's becomes: itself, or in front of a place, which is all without it."""
+    """Whether an event's id is a publisher's, perhaps with a place behind it; without one it is a place."""
     if not own_id:
         return is_place(id_)
     return id_ == own_id or (id_.startswith(f"{own_id}~") and is_place(id_.removeprefix(f"{own_id}~")))
