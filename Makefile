@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 TEST_PROCESSES ?= 4
 
 .DEFAULT_GOAL := help
-.PHONY: help run unit test check chaos fuzz docs bench clean system-packages
+.PHONY: help run unit test check mutants chaos fuzz docs bench clean system-packages
 
 help: ## list the commands
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: $(INSTALLED) ## lint, formatting, types, import directions
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/lint-imports --no-logo
 
+mutants: $(INSTALLED) system-packages ## change the gateway in thousands of ways and count what no test notices (hours)
+	$(BIN)/python -m tools.mutants $(ARGS)
+
 chaos: $(INSTALLED) system-packages ## break one thing after the other and count what each client lost
 	$(BIN)/python -m chaos $(ARGS)
 
@@ -55,5 +58,5 @@ bench: $(RUNNABLE) ## measure beside peers and the kernel's limit; writes docs/b
 	$(BIN)/python -m benchmarks $(or $(ARGS),--write)
 
 clean: ## remove what the other commands made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .fuzz build dist
+	rm -rf $(VENV) mutants .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .fuzz build dist
 	find . -name __pycache__ -prune -exec rm -rf {} +

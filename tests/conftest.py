@@ -5,13 +5,21 @@ from uuid import uuid4
 
 import pytest
 import redis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from testing.servers import RedisServer
 
 # How long an example takes says nothing on a machine that has other things to do.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+# For `make mutants`: the same examples for each mutant, and no search for the simplest one that fails.
+settings.register_profile(
+    "mutants",
+    settings.get_profile("any speed"),
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.fanout import sse
 from gateway.fanout.encodings import Encodings, SseEncoding
+from gateway.fanout.in_band import closing, opened
 from gateway.memory.event import (
     DURABLE_MARK,
     ENVELOPE_KEYS,
@@ -22,6 +23,8 @@ from gateway.memory.event import (
 )
 from gateway.memory.place import NOWHERE
 from gateway.memory.replay import Replayed
+from gateway.memory.ring import Limits, Ring
+from gateway.memory.topic import Topic
 from testing.reference import Reference
 from testing.stream import Received
 
@@ -164,6 +167,30 @@ def test_compressed_pieces_are_decoded_one_by_one_from_wherever_a_client_begins(
         assert decoder.decompress(encoding.ping) == b":\n"
 
 
+@pytest.mark.parametrize("min_bytes", [0, 65_535])
+def test_compressed_bodies_are_joined_with_the_ids_of_single_streams(min_bytes: int) -> None:
+    encoding = Encodings(min_bytes).get(chunked=False, named=True, gzip=True)
+    events = [Event(b"first"), Event(b"second", "own"), Event(b"third")]
+    stream = encoding.header + encoding.join(encoding.bodies("news", events), ["1", None, "3"])
+    assert Reference(zlib.decompressobj(31).decompress(stream)).events == [
+        Received("first", "news", "1"),
+        Received("second", "own", "1"),
+        Received("third", "news", "3"),
+    ]
+
+
+def test_the_gateways_own_events() -> None:
+    topics = [Topic(name, "*" in name, Ring(Limits(0, 0, 0, 0))) for name in ("a", "b*", "c")]
+    for event, type_, data in (
+        (opened(topics, 1.5), "gateway.open", {"channels": ["a", "c"], "patterns": ["b*"]}),
+        (opened(topics[::2], 1.5), "gateway.open", {"channels": ["a", "c"]}),
+        (closing("max_age", 1.5), "gateway.closing", {"reason": "max_age"}),
+    ):
+        read = Reference(sse.body(event))
+        assert read.retry == 1500
+        assert [(each.type, json.loads(each.data)) for each in read.events] == [(type_, data)]
+
+
 def test_deep_nesting_is_refused_or_no_json_to_us() -> None:
     for number in (b"1", b"1234567890123456789012"):
         deep = b"[" * 1000 + number + b"]" * 1000
@@ -216,6 +243,101 @@ def test_marks_without_a_number_are_rejected(head: bytes) -> None:
             split_durable(DURABLE_MARK + head)
     with pytest.raises(Undeliverable):
         split_durable(DURABLE_MARK + b"12345678901234-5\n" + DURABLE_MARK)
+
+
+def test_what_is_signed_of_a_durable_message_is_kept_as_it_was_sent() -> None:
+    signed, body = split_durable(DURABLE_MARK + b"12345678901234-0000000005 0123456789abcdef0123\nfirst\nsecond")
+    assert signed is not None
+    assert signed.text == b"12345678901234-0000000005"
+    assert signed.signature == b"0123456789abcdef0123"
+    assert body == b"first\nsecond"
+    unsigned, _ = split_durable(DURABLE_MARK + b"12345678901234-0000000005\n")
+    assert unsigned is not None
+    assert unsigned.signature == b""
+
+
+ENVELOPE = b'{"event":"news","data":"x","id":"17"}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "durable", "reason"),
+    [
+        (b"x" * 101, False, "too_large"),
+        (b"\xff", False, "not_utf8"),
+        (b'{"event":1,"data":""}', False, "bad_envelope"),
+        (b'{"event":"%b","data":""}' % (b"x" * 21), False, "bad_envelope"),
+        (ENVELOPE, True, "bad_envelope"),
+        (DURABLE_MARK, False, "bad_durable"),
+    ],
+)
+def test_a_publisher_is_told_why_it_could_not_be_delivered(payload: bytes, durable: bool, reason: str) -> None:
+    with pytest.raises(Undeliverable) as refused:
+        check_publishable(payload, durable, 100, 20)
+    assert refused.value.reason == reason
+    assert str(refused.value)
+
+
+def test_what_is_marked_wrongly_is_counted_as_such() -> None:
+    for payload in (DURABLE_MARK + b"x", DURABLE_MARK + b"12345678901234-5\n" + DURABLE_MARK):
+        with pytest.raises(Undeliverable) as refused:
+            split_durable(payload)
+        assert refused.value.reason == "bad_durable"
+
+
+@pytest.mark.parametrize("payload", [b"x" * 100, b'{"event":"%b","data":""}' % (b"x" * 20), ENVELOPE])
+def test_what_just_fits_can_be_published(payload: bytes) -> None:
+    check_publishable(payload, False, 100, 20)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'\r\n\t {"event":"news","data":"x"}\n',
+        b'{"\\u0065vent":"news","data":"x"}',
+        b'{"\\u0065vent":"news","\\u0064ata":"x"}',
+    ],
+)
+def test_an_envelope_may_be_written_in_any_way_that_is_json(payload: bytes) -> None:
+    event = parse(payload, False, MIB, 256)
+    assert (event.type, event.data) == ("news", b"x")
+
+
+@pytest.mark.parametrize("retry", [0, 86_400_000])
+def test_any_reconnection_time_up_to_a_day(retry: int) -> None:
+    assert parse(b'{"event":"","data":"","retry":%d}' % retry, False, MIB, 256).retry == retry
+
+
+@pytest.mark.parametrize("retry", ["-1", "86400001", "true", "1.0", '"1"', "null"])
+def test_no_other_reconnection_time(retry: str) -> None:
+    with pytest.raises(Undeliverable, match="`retry`"):
+        parse(b'{"event":"","data":"","retry":%b}' % retry.encode(), False, MIB, 256)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [("1", "a number"), ("{}", "an object"), ("[]", "an array"), ("true", "a boolean"), ("null", "null")],
+)
+def test_a_comment_is_text(value: str, named: str) -> None:
+    with pytest.raises(Undeliverable, match=f"`comment` .*{named}$"):
+        parse(b'{"event":"","data":"","comment":%b}' % value.encode(), False, MIB, 256)
+
+
+@pytest.mark.parametrize("name", ["event", "id"])
+@pytest.mark.parametrize("value", ["a\r", "a\n", "\0", 1, "x" * 257])
+def test_fields_that_are_no_line_of_text_are_refused(name: str, value: object) -> None:
+    with pytest.raises(Undeliverable, match=f"`{name}`"):
+        parse(json.dumps({"event": "", "data": "", name: value}).encode(), False, MIB, 256)
+
+
+def test_a_publishers_number_stays_as_it_is() -> None:
+    for number in (b"12345678901234567890123", b"0.12345678901234567890123", b"1234567890123456789"):
+        event = parse(b'{"event":"","data":[%b,1.50]}' % number, False, MIB, 256)
+        assert number in event.data
+
+
+def test_sizes() -> None:
+    assert Event(b"four").size == 4
+    assert Event(b"four", comment=b"five!").size == 9
 
 
 def test_a_durable_message_has_no_id_of_its_publishers() -> None:

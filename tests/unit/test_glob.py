@@ -38,7 +38,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("pattern", "matching", "others"), CASES, ids=[repr(case[0]) for case in CASES])
+@pytest.mark.parametrize(("pattern", "matching", "others"), CASES, ids=[case[0].hex() for case in CASES])
 def test_odd_cases(pattern: bytes, matching: list[bytes], others: list[bytes]) -> None:
     glob = compile_glob(pattern)
     assert [name for name in matching if not glob.fullmatch(name)] == []

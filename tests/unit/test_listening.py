@@ -47,6 +47,9 @@ class Worker:
             self.listening.count(topic, durable)
         return [topic.name for topic in topics]
 
+    def since(self) -> Position | None:
+        return self.listening.since
+
     def at(self, name: str) -> tuple[int, ...]:
         assert self.listening.era is not None
         return self.topics[name].position(self.listening.era)[1:]
@@ -234,3 +237,62 @@ def test_another_database_of_the_same_server_costs_one_connection() -> None:
     worker.listening.connect("server")
     worker.tick(9, 7, ended={1: 6})
     assert worker.listening.is_new(7, 10), "a generation that begins here is ours, whatever it was taken for"
+
+
+def test_what_nobody_wants_any_more_is_forgotten_everywhere() -> None:
+    worker = Worker("a", "b", "c")
+    worker.open()
+    worker.hear("a")
+    dropped = worker.topics["a"]
+    worker.listening.drop(key("a"))
+    assert dropped.ring.since is None
+    assert dropped not in worker.listening.loud
+    worker.want("d")
+    worker.listening.subscribed(key("d"), True)
+    worker.listening.open_uncounted()
+    worker.want("e")
+    worker.listening.subscribed(key("e"), True)
+    for name in "de":
+        worker.listening.drop(key(name))
+    assert not worker.listening.waiting
+    assert worker.tick(2) == []
+
+
+def test_every_tick_is_counted_and_ends_what_was_loud() -> None:
+    worker = Worker("a")
+    worker.open(1)
+    worker.hear("a")
+    assert list(worker.listening.loud) == [worker.topics["a"]]
+    worker.tick(2)
+    worker.tick(3)
+    assert worker.listening.loud == {}
+    assert worker.listening.ticks == 3
+    assert worker.since() == Position(1, 1)
+    worker.listening.lose()
+    worker.listening.connect("server")
+    assert worker.since() is None, "nothing was heard on this connection"
+    assert worker.listening.epoch > 1
+    worker.open(7)
+    assert worker.since() == Position(1, 7)
+
+
+def test_an_id_says_that_a_stream_has_begun_with_its_new_topics() -> None:
+    worker = Worker("a", "b")
+    topics = list(worker.topics.values())
+    assert worker.listening.id_of(topics, "abcdef") == NOWHERE
+    worker.open(4)
+    assert worker.listening.id_of(topics, "abcdef") == "2.1.4.nabcdef"
+    worker.hear("a")
+    assert worker.listening.id_of(topics[:1]) == f"2.1.4.{topics[0].key}:1"
+    worker.tick(5)
+    assert worker.listening.id_of(topics[:1]) == "2.1.5", "what it had before the tick is not named"
+
+
+def test_an_empty_hole_is_none() -> None:
+    """A connection that is lost before anything came leaves nothing out."""
+    worker = Worker("a")
+    worker.open(5)
+    worker.listening.lose()
+    worker.listening.connect("server")
+    worker.open(5)
+    assert worker.topics["a"].ring.after(Position(1, 5)) == []

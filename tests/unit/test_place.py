@@ -134,6 +134,29 @@ def test_an_id_for_a_hundred_channels_and_ten_patterns_fits_a_header(long: bool)
     assert len(usual) < MAX_PLACE_BYTES
 
 
+def test_all_versions_give_a_topic_the_same_key() -> None:
+    """Clients come back to workers of another version with it."""
+    assert topic_keys("news", False) == ("XtchukSj", "XtchukSjAq8N44oBwPX9Sw")
+    assert topic_keys("news", True) == ("l9XSTXGa", "l9XSTXGaALaUTdPT-7AFZw")
+    assert new_topics([Name("news", False, *topic_keys("news", False))]) == "Aq8N44"
+
+
+def test_an_id_has_what_its_own_id_is() -> None:
+    resume = Resume.parse("17~2.1.2")
+    assert (resume.text, resume.own_id, resume.place, resume.previous) == ("17~2.1.2", "17", Place(1, 2, {}), None)
+    previous = Resume.parse("1790000000123-7", [])
+    assert (previous.place, previous.previous) == (None, (1790000000123, 7))
+    assert previous.new == frozenset()
+
+
+def test_a_topic_that_is_named_by_its_long_key_is_not_new() -> None:
+    topic = Topic("a", False, History(Settings(), lambda: 0.0).ring())
+    assert not Resume.parse(f"2.1.2.{topic.long_key}:1", [topic]).new
+    assert not Resume.parse(f"2.1.2.n{'x' * 6}{new_topics([topic])}", [topic]).new
+    assert Resume.parse(f"2.1.2.n{'x' * 12}", [topic]).new == {topic}
+    assert Resume.parse("of its publisher's", [topic]).new == {topic}
+
+
 def test_forms() -> None:
     era = (0xABC, 0x10)
     assert format_part("12345678", Position(*era, 0x12, 3)) == ".123456782:3"

@@ -4,18 +4,18 @@ from collections.abc import Iterable, Iterator
 
 import orjson
 
-from gateway.memory.catch_up import CatchUp, Find, Verify, Wish
+from gateway.memory.catch_up import CatchUp, Find, Older, Verify, Wish
 from gateway.memory.entry import Entry, Kept
 from gateway.memory.event import Event
 from gateway.memory.history import History
-from gateway.memory.hole import UNKNOWN, Hole
+from gateway.memory.hole import LOST, UNKNOWN, Hole
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known
 from gateway.memory.place import FIRST_GENERATION, NOWHERE, format_place, parse_place
 from gateway.memory.position import Position
 from gateway.memory.replay import Limits, Replay, Replayed, merge_topics
 from gateway.memory.tick import Tick
-from gateway.memory.topic import Topic
+from gateway.memory.topic import State, Topic
 from gateway.settings import Settings
 
 G = FIRST_GENERATION
@@ -293,3 +293,187 @@ def test_an_id_found_twice_says_nothing() -> None:
     sent = CatchUp(worker.topics, Wish("17")).attempt(worker.listening, LIMITS)
     assert isinstance(sent, list)
     assert reasons(sent) == ["unknown_id"]
+
+
+def text_of(sent: list[Replayed] | object) -> list[tuple[str, str]]:
+    """Channel, and data or the reason of a gap."""
+    assert isinstance(sent, list)
+    return [
+        (each.channel, orjson.loads(each.event.data)["reason"] if each.id is None else each.event.data.decode())
+        for each in sent
+    ]
+
+
+def since(sent: list[Replayed] | object) -> list[str | None]:
+    assert isinstance(sent, list)
+    return [orjson.loads(each.event.data)["since"] for each in sent if each.id is None]
+
+
+def test_what_is_cut_off_is_told_once_for_each_topic() -> None:
+    worker = Worker("a", "b")
+    for each in worker.topics * 3:
+        worker.hear(each)
+    id_ = format_place((G, 10), [])
+    sent = CatchUp(worker.topics, Wish(id_)).attempt(worker.listening, Limits(2, 1000))
+    assert text_of(sent) == [("a", "too_many"), ("b", "too_many"), ("b", "x"), ("b", "x")]
+    assert since(sent) == [id_, id_]
+
+
+def test_a_publishers_id_while_redis_refuses_to_count() -> None:
+    worker = Worker("a")
+    worker.listening.connect("server")
+    worker.listening.subscribed((False, b"a"), True)
+    for each in worker.topics:
+        each.state = State.UNCOUNTED
+    sent = CatchUp(worker.topics, Wish("17")).attempt(worker.listening, LIMITS)
+    assert text_of(sent) == [("a", "uncounted")]
+    assert since(sent) == ["17"]
+
+
+def test_a_publishers_id_on_another_stream_than_of_one_channel_says_nothing() -> None:
+    for names in (["a*"], ["a", "b"]):
+        worker = Worker(*names)
+        for each in worker.topics:
+            worker.hear(each, "17")
+        sent = CatchUp(worker.topics, Wish("17")).attempt(worker.listening, LIMITS)
+        assert text_of(sent) == [(name, "unknown_id") for name in names]
+        assert since(sent) == ["17"] * len(names)
+
+
+def test_a_publishers_id_is_looked_for_elsewhere_only_if_that_may_be() -> None:
+    worker = Worker("a")
+    state = CatchUp(worker.topics, Wish("17"))
+    sent = state.attempt(worker.listening, LIMITS, lambda: False)
+    assert text_of(sent) == [("a", "unknown_id")]
+    assert isinstance(state.attempt(worker.listening, LIMITS, lambda: True), Verify)
+    state.verified = True
+    assert isinstance(state.attempt(worker.listening, LIMITS, lambda: False), Find)
+    assert text_of(state.attempt(worker.listening, LIMITS)) == [("a", "unknown_id")], "it was looked for once"
+
+
+def test_an_id_of_the_previous_version_is_answered_from_redis_history_behind_a_gap() -> None:
+    worker = Worker("a", "b")
+    a, b = worker.topics
+    for each in worker.topics:
+        worker.hear(each)
+    state = CatchUp(worker.topics, Wish("1790000000123-7"))
+    need = state.attempt(worker.listening, LIMITS)
+    assert isinstance(need, Older)
+    assert (need.count, need.previous) == (0, (1790000000123, 7))
+    old = Entry(Position(1790000000124, 0, 1), "a", Event(b"old"))
+    kept = Entry(at(9, 9), "b", Event(b"kept"))
+    state.older = {a: ([old], at(10)), b: ([kept], at(10, 0, 5))}
+    sent = state.attempt(worker.listening, LIMITS)
+    assert text_of(sent) == [("a", "unknown_id"), ("b", "unknown_id"), ("a", "old"), ("b", "kept"), ("a", "x")], (
+        "up to where Redis' history was read, and what has come since; of b that is everything"
+    )
+    assert since(sent) == ["1790000000123-7"] * 2
+
+
+def test_what_others_know_fills_each_of_the_rings_holes() -> None:
+    worker = Worker("a")
+    (a,) = worker.topics
+    worker.hear(a)
+    worker.listening.lose()
+    worker.connect(20)
+    worker.hear(a)
+    state = CatchUp(worker.topics, Wish(format_place((G, 5), [])))
+    need = state.attempt(worker.listening, LIMITS)
+    assert isinstance(need, Find)
+    (_, before), (_, lost) = need.holes
+    assert (before, lost.position, lost.end, lost.kind) == (Hole(at(5), at(10), UNKNOWN), at(10, 0, 1), at(20), LOST)
+    early, late = entry("a", at(7, 0, 1)), entry("a", at(15, 0, 1))
+    state.found[a] = [
+        Known(at(5), at(10), [early, Hole(at(8), at(9), "not_kept")]),
+        Known(lost.position, at(20), [late]),
+        Known(at(1), at(5), [entry("a", at(3, 0, 1))]),
+        Known(at(20), at(30), [entry("a", at(25, 0, 1))]),
+    ]
+    sent = state.attempt(worker.listening, LIMITS)
+    assert isinstance(sent, list)
+    assert [each.id and parse_place(each.id)[1] and each.id.split(".")[2] for each in sent] == [
+        "7", None, "a", "f", "14",
+    ]  # fmt: skip
+    assert reasons(sent) == ["not_kept"]
+
+
+def test_a_hole_that_was_asked_about_too_often_is_given_up() -> None:
+    worker = Worker("a")
+    (a,) = worker.topics
+    worker.hear(a)
+    worker.listening.lose()
+    worker.connect(20)
+    state = CatchUp(worker.topics, Wish(format_place((G, 5), [])))
+    for state.tries in range(5):
+        assert isinstance(state.attempt(worker.listening, LIMITS), Find)
+    state.tries = 5
+    assert text_of(state.attempt(worker.listening, LIMITS)) == [("a", "not_kept"), ("a", "x"), ("a", "redis_lost")]
+
+
+def test_the_newest_events_of_each_topic_come_first_for_a_new_client() -> None:
+    worker = Worker("a", "b")
+    a, b = worker.topics
+    for _ in range(3):
+        worker.hear(a)
+    worker.hear(b)
+    state = CatchUp(worker.topics, Wish(history=2))
+    need = state.attempt(worker.listening, LIMITS)
+    assert isinstance(need, Older)
+    assert (need.count, need.previous) == (2, None), "the ring of b holds one only"
+    twice = Entry(at(10, 0, 1), "b", Event(b"twice"))
+    state.older = {a: ([], at(10)), b: ([entry("b", at(4, 5)), entry("b", at(6, 7)), twice], at(10))}
+    state.cut = {b: "too_many"}
+    sent = state.attempt(worker.listening, LIMITS)
+    assert isinstance(sent, list)
+    assert [each.channel for each in sent] == ["b", "b", "a", "a", "b"]
+    assert reasons(sent) == ["too_many"]
+    assert since(sent) == [None]
+    alone = CatchUp((a,), Wish(history=3)).attempt(worker.listening, LIMITS)
+    assert isinstance(alone, list)
+    assert len(alone) == 3, "nobody else is asked for what the ring holds"
+    fewer = CatchUp((a,), Wish(history=1000)).attempt(worker.listening, Limits(2, 1000))
+    assert isinstance(fewer, list)
+    assert len(fewer) == 2, "never more than are sent again to one client"
+
+
+def test_ids_say_when_the_new_topics_have_begun() -> None:
+    worker = Worker("a", "b")
+    a, b = worker.topics
+    worker.hear(a)
+    worker.listening.tick(Tick(G, 11, "server", {}))
+    worker.hear(a)
+    state = CatchUp(worker.topics, Wish(format_place((G, 10), []), new=frozenset(["b"])))
+    sent = state.attempt(worker.listening, LIMITS)
+    assert ids(sent if isinstance(sent, list) else []) == [
+        format_place((G, 10), [(a.key, at(10, 0, 1))]),
+        format_place((G, 11), [(a.key, at(11, 0, 1))]) + f".n{b.long_key[8:14]}",
+    ], "whoever comes back with the first has not had what came on the new topic since"
+    assert state.included == b.long_key[8:14]
+    again = CatchUp(worker.topics, Wish(f"{format_place((G, 11), [])}.n{b.long_key[8:14]}"))
+    assert again.included == b.long_key[8:14], "a stream that goes on has no URL"
+
+
+def test_some_topics_without_positions() -> None:
+    worker = Worker("a", "b")
+    a, b = worker.topics
+    worker.hear(a)
+    b.state = State.UNCOUNTED
+    sent = CatchUp(worker.topics, Wish(format_place((G, 10), []))).attempt(worker.listening, LIMITS)
+    assert text_of(sent) == [("b", "uncounted"), ("a", "x")]
+    assert isinstance(sent, list)
+    assert sent[1].id == NOWHERE
+    a.state = State.UNCOUNTED
+    sent = CatchUp(worker.topics, Wish(format_place((G, 10), []))).attempt(worker.listening, LIMITS)
+    assert text_of(sent) == [("a", "uncounted"), ("b", "uncounted")]
+
+
+def test_what_just_fits_is_within_the_limits() -> None:
+    (a,) = Worker("a").topics
+    merged: list[tuple[Topic, Kept]] = [(a, entry("a", at(10, 0, n), size=10)) for n in range(1, 3)]
+    replay = Replay((a,), {a: at(10)}, {a: "too_many"}, merged, None)
+    assert replay.is_within(Limits(3, 20))
+    assert not replay.is_within(Limits(2, 20))
+    assert not replay.is_within(Limits(3, 19))
+    newest: dict[Topic, Iterable[Kept]] = {a: [each for _, each in reversed(merged)]}
+    assert merge_topics(Limits(5, 20), (a,), (a,), newest)[0] == merged
+    assert merge_topics(Limits(5, 19), (a,), (a,), newest)[0] == merged[1:]

@@ -304,3 +304,67 @@ def test_what_is_held_for_those_who_wait_is_within_the_common_limit_without_a_hi
         each.pins = 0
         each.trim()
     assert (history.bytes, history.entries) == (0, 0)
+
+
+def test_sizes_are_counted_of_what_was_learned_too() -> None:
+    counted = [0, 0]
+
+    def resized(size: int, count: int) -> None:
+        counted[0] += size
+        counted[1] += count
+
+    kept = Ring(Limits(10, 100_000, 0, 0), resized)
+    kept.begin(at(3))
+    kept.append(Hole(at(3), at(5), LOST))
+    kept.append(entry(at(5, 1), 10))
+    kept.learn(at(3), at(5), [entry(at(4, 1), 20), entry(at(4, 2), 30)])
+    kept.learn(at(1), at(3), [entry(at(2, 1), 40)])
+    held = kept.after(at(1))
+    assert [each.position for each in held] == [at(2, 1), at(4, 1), at(4, 2), at(5, 1)]
+    assert counted == [sum(map(size_of, held)), 4]
+    assert kept.bytes == counted[0]
+
+
+def test_holes_that_are_forgotten_are_not_looked_for() -> None:
+    kept = ring(events=2)
+    kept.append(Hole(at(1), at(2), LOST))
+    for count in range(1, 4):
+        kept.append(entry(at(2, count)))
+    assert kept._holes == 0, "what came after a position is found without looking at everything before"
+    kept.append(Hole(at(2, 3), at(5), LOST))
+    assert kept._holes == 1
+    kept.learn(at(2, 3), at(5), [])
+    assert kept._holes == 0
+    kept.clear()
+    assert (len(kept), kept.bytes) == (0, 0)
+
+
+def test_what_was_known_at_the_end_of_a_hole_is_kept_once() -> None:
+    kept = ring()
+    kept.append(Hole(at(1), at(5, 2), LOST))
+    kept.learn(at(1), at(5, 2), [entry(at(5, 2))])
+    kept.append(Hole(at(5, 2), at(9), LOST))
+    kept.learn(at(5, 2), at(9), [entry(at(8, 1))])
+    assert [each.position for each in kept.after(at(1))] == [at(5, 2), at(8, 1)]
+
+
+def test_only_as_far_back_as_somebody_knows() -> None:
+    kept = ring()
+    first, second = entry(at(0, 8)), entry(at(0, 9))
+    kept.learn(ZERO, at(1), [Hole(ZERO, at(0, 7), "not_kept"), first, second])
+    assert kept.after(at(0, 7)) == [first, second]
+
+
+def test_a_ring_that_was_never_open_learns_nothing() -> None:
+    kept = Ring(Limits(10, 1000, 0, 0))
+    kept.learn(ZERO, at(1), [entry(at(0, 1))])
+    assert (kept.since, len(kept)) == (None, 0)
+
+
+def test_the_newest_entry_may_be_larger_than_what_may_be_held() -> None:
+    kept = ring(bytes_=600)
+    kept.append(entry(at(1, 1), 5000))
+    assert len(kept) == 1
+    kept.append(entry(at(1, 2), 100))
+    assert [each.position for each in kept.after(at(1, 1))] == [at(1, 2)]
+    assert kept.bytes == 600, "just what may be held"
