@@ -447,11 +447,7 @@ class Peers:
 
     def _on_did(self, message: Message) -> None:
         if message.body == self.name:
-            pending = self._pending.get(message.number)
-            if pending is not None:
-                pending.answers[message.by] = _HEARD
-                pending.complete.add(message.by)
-                pending.changed.set()
+            self._on_answer(message._replace(body=_HEARD))
         elif message.by != self.name and isinstance(message.body, str) and self._tasks:
             self._silenced.add((message.body, message.number))
             if len(self._silenced) > MAX_QUESTIONS:

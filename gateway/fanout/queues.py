@@ -83,10 +83,9 @@ class Queues:
             head = Piece(self._members.unsent, heads[topics], 1, channel, policy, rest=body)
             self._add_piece([each for each in some if each[1] == QUEUE], head)
 
-    def add(self, behind: list[Behind], data: bytes, channel: str, events: int, policy: Policy | None = None) -> None:
-        """Let bytes wait; without a policy that of the channel applies."""
+    def add(self, behind: list[Behind], data: bytes, channel: str, events: int, policy: Policy) -> None:
+        """Let bytes wait."""
         if behind:
-            policy = policy or self._policies.of(channel)
             self._add_piece(behind, Piece(self._members.unsent, data, events, channel, policy))
 
     def _add_piece(self, behind: list[Behind], piece: Piece) -> None:

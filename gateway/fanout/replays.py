@@ -75,11 +75,11 @@ class Replays:
             self._remembered.popitem(last=False)
         return ready
 
-    def count(self, step: Ready | Prepared) -> None:
-        """A stream gets it."""
-        if step.events:
-            self._metrics.replayed += step.events - len(step.gaps)
-            self._metrics.gaps.update(step.gaps)
+    def count(self, step: Ready | Prepared, streams: int = 1) -> None:
+        """So many streams get it."""
+        self._metrics.replayed += streams * (step.events - len(step.gaps))
+        for reason in step.gaps if streams else ():
+            self._metrics.gaps[reason] += streams
 
     def opened(self, topics: tuple[Topic, ...], encoding: Encoding, included: str = "") -> bytes:
         """`gateway.open`: from here on the client has an id, whatever follows.

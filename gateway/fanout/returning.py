@@ -150,8 +150,8 @@ class Returning:
         piece = b"".join([*[each.data for each in beginning.pieces()], step.piece, open_])
         parts: list[Ready | Prepared] = [*beginning.before, step]
         still_there = [subscriber for subscriber in subscribers if subscriber.closed is None]
-        for part in parts * len(still_there):
-            self._replays.count(part)
+        for part in parts:
+            self._replays.count(part, len(still_there))
         self._delivery.send(still_there, piece, sum(part.events for part in parts))
         for subscriber in still_there:
             self._members.join(subscriber)
