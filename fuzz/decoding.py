@@ -23,12 +23,26 @@ def examples(decoder: Decoder, cases: int) -> int:
 
 def play(cases: int, number: int, progress: Callable[[int], None] = lambda _: None) -> Result:
     """So many inputs that hypothesis makes."""
-    result = Result(
-        NAME, f"{_WHAT} Input by hypothesis; nothing but the documented errors, and round trips come back."
-    )
+    what = f"{_WHAT} Input by hypothesis; nothing but the documented errors, and round trips come back."
+    return _play_all(Result(NAME, what), cases, lambda decoder, count: _play(decoder, count, number), progress)
+
+
+def play_guided(cases: int, number: int, progress: Callable[[int], None] = lambda _: None) -> Result:
+    """So many inputs that atheris makes."""
+    result = Result(GUIDED, "The same by atheris, which looks for input that reaches other code.")
+    return _play_all(result, cases, lambda decoder, count: coverage.play(decoder.name, count, number), progress)
+
+
+def _play_all(
+    result: Result,
+    cases: int,
+    play_one: Callable[[Decoder, int], tuple[int, list[Failure]]],
+    progress: Callable[[int], None],
+) -> Result:
+    """Each decoder's part of so many inputs."""
     began = time.monotonic()
     for decoder in DECODERS:
-        done, failures = _play(decoder, examples(decoder, cases), number)
+        done, failures = play_one(decoder, examples(decoder, cases))
         result.cases += done
         result.counts[decoder.name] = done
         result.failures += failures
@@ -59,20 +73,6 @@ def _play(decoder: Decoder, cases: int, number: int) -> tuple[int, list[Failure]
         case = Case(decoder.name, [decoder.name, failed[-1]]) if failed else None
         return done, [Failure(case, f"{type(error).__name__}: {error}")]
     return done, []
-
-
-def play_guided(cases: int, number: int, progress: Callable[[int], None] = lambda _: None) -> Result:
-    """So many inputs that atheris makes."""
-    result = Result(GUIDED, "The same by atheris, which looks for input that reaches other code.")
-    began = time.monotonic()
-    for decoder in DECODERS:
-        done, failures = coverage.play(decoder.name, examples(decoder, cases), number)
-        result.cases += done
-        result.counts[decoder.name] = done
-        result.failures += failures
-        progress(done)
-    result.seconds = time.monotonic() - began
-    return result
 
 
 def replay(case: Case) -> list[Failure]:

@@ -12,6 +12,7 @@ from fuzz.chance import Chance
 from fuzz.listener import Listener
 from fuzz.stage import Stage
 from fuzz.target import Target
+from testing.http import metrics
 from testing.waiting import DEADLINE
 
 _BYTES = [
@@ -41,11 +42,11 @@ class NamesAndPatterns(Target):
         return [_clean(pattern) or "a*", [name for name in map(_clean, channels) if name], published]
 
     async def play(self, stage: Stage, cases: Sequence[Case]) -> list[Failure]:
-        before = stage.metrics()["redis_connects_total"]
+        before = metrics(stage.worker)["redis_connects_total"]
         async with Redis(port=stage.redis.port) as client:
             failures = [await self._play(stage, client, number, case) for number, case in enumerate(cases)]
         found = [failure for failure in failures if failure is not None]
-        if stage.metrics()["redis_connects_total"] != before:
+        if metrics(stage.worker)["redis_connects_total"] != before:
             found.append(Failure(None, "the worker has connected to Redis again: it was out of step"))
         return found
 

@@ -15,6 +15,7 @@ from fuzz.listener import Listener
 from fuzz.payloads import payload
 from fuzz.stage import Stage
 from fuzz.target import Target
+from testing.http import metrics
 from testing.stream import Received
 
 _CHANNEL = "fuzz.published"
@@ -51,7 +52,7 @@ class PublishedPayloads(Target):
 
     async def play(self, stage: Stage, cases: Sequence[Case]) -> list[Failure]:
         expected = [_expected(*case.content) for case in cases]
-        before = stage.metrics()
+        before = metrics(stage.worker)
         async with AsyncExitStack() as stack, Redis(port=stage.redis.port) as client:
             listeners = {name: Listener(stage.worker.port, *how) for name, how in _LISTENERS.items()}
             for listener in listeners.values():
@@ -81,7 +82,7 @@ class PublishedPayloads(Target):
         rejected = Counter(each.reason for each in expected if isinstance(each, Rejected))
         self.counts["delivered"] += len(cases) - rejected.total()
         self.counts["rejected"] += rejected.total()
-        now = stage.metrics()
+        now = metrics(stage.worker)
         for reason, count in rejected.items():
             if not reason:
                 continue

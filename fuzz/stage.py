@@ -2,7 +2,6 @@
 
 import json
 import re
-import urllib.request
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -11,9 +10,10 @@ import psutil
 
 from gateway.bench.usage import proportional_bytes
 from gateway.broker.signature import Signer
+from testing.http import metric, metrics
 from testing.servers import RedisServer, Worker
 from testing.stream import open_stream
-from testing.waiting import DEADLINE, wait_until
+from testing.waiting import wait_until
 
 SECRET = "the-secret-of-the-fuzzers"
 SETTINGS: dict[str, Any] = {
@@ -84,7 +84,7 @@ class Stage(AbstractContextManager["Stage"]):
             with open_stream(f"{self.worker.url}/events?channel=fuzz-alive&{query}") as stream:
                 stream.next()
         self.serve()
-        wait_until(lambda: not self.metrics()["channels"], "nothing is listened to")
+        wait_until(lambda: not metric(self.worker, "channels"), "nothing is listened to")
         return self.state()
 
     def __exit__(self, *error: object) -> None:
@@ -107,19 +107,12 @@ class Stage(AbstractContextManager["Stage"]):
         found = [text[match.start() :][:1500] for match in _TROUBLE.finditer(text)]
         return found if self.worker.alive else [*found, "the worker is gone: " + text[-1500:]]
 
-    def metrics(self) -> dict[str, float]:
-        """The worker's metrics, without their prefix."""
-        with urllib.request.urlopen(f"{self.worker.url}/metrics", timeout=DEADLINE) as answer:
-            text = answer.read().decode()
-        lines = (line.rpartition(" ") for line in text.splitlines() if line.startswith("gateway_"))
-        return {name.removeprefix("gateway_"): float(value) for name, _, value in lines}
-
     def state(self) -> State:
         """What it holds just now."""
-        metrics = self.metrics()
+        held = metrics(self.worker)
         process = psutil.Process(self.worker.pid)
         to_redis = sum(bool(each.raddr) and each.raddr.port == self.redis.port for each in process.net_connections())
-        return State({name: metrics[name] for name in _GAUGES}, process.num_fds() - to_redis)
+        return State({name: held[name] for name in _GAUGES}, process.num_fds() - to_redis)
 
     def memory(self) -> int:
         return proportional_bytes([self.worker.pid])

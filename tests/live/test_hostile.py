@@ -15,6 +15,7 @@ import pytest
 
 from testing.http import metric
 from testing.servers import RedisServer, Worker
+from testing.slow import Slow
 from testing.stream import open_stream
 from testing.transient import transient
 from testing.waiting import wait_until
@@ -295,10 +296,7 @@ def test_many_slow_clients_are_a_few_lines(tmp_path: Path, redis_server: RedisSe
     count = 50
     with Worker(tmp_path, redis_server.url, queue_events=1, queue_bytes=1024) as worker, ExitStack() as stack:
         for _ in range(count):
-            slow = stack.enter_context(socket.socket())
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            slow.connect(("127.0.0.1", worker.port))
-            slow.sendall(_get("busy"))
+            stack.enter_context(Slow(worker, "channel=busy"))
         wait_until(lambda: metric(worker, "streams") == count, "all open")
         began = time.monotonic()
         while metric(worker, "streams"):

@@ -14,6 +14,7 @@ import pytest
 
 from testing.http import metric
 from testing.servers import RedisServer, Worker
+from testing.slow import Slow
 from testing.stream import open_stream
 from testing.transient import transient
 from testing.waiting import wait_until
@@ -63,11 +64,9 @@ def test_a_client_that_does_not_read_is_dropped_and_costs_the_others_nothing(
 ) -> None:
     payload = b"x" * 50_000
     with Worker(tmp_path, redis_server.url, delivery=delivery, queue_bytes=500_000, queue_events=100) as worker:
-        with socket.socket() as slow, open_stream(worker.url, "busy") as healthy:
+        with ExitStack() as stack, open_stream(worker.url, "busy") as healthy:
             tasks = metric(worker, "tasks")
-            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            slow.connect(("127.0.0.1", worker.port))
-            slow.sendall(b"GET /events?channel=busy HTTP/1.1\r\nHost: x\r\n\r\n")
+            slow = stack.enter_context(Slow(worker, "channel=busy"))
             wait_until(lambda: metric(worker, "streams") == 2, "both open")
             sent = 0
             client = redis_server.client()
@@ -79,7 +78,7 @@ def test_a_client_that_does_not_read_is_dropped_and_costs_the_others_nothing(
                 assert metric(worker, "queued_bytes") <= 600_000
             wait_until(lambda: metric(worker, "tasks") <= tasks, "the tasks of its response ended")
             if delivery == "direct":
-                port = slow.getsockname()[1]
+                port = slow.socket.getsockname()[1]
                 wait_until(lambda: port not in _peers(worker), "its connection closed, although it never reads")
             client.publish("busy", "after")
             assert healthy.next().data == "after"

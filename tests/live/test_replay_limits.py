@@ -13,6 +13,7 @@ import pytest
 
 from testing.http import metric
 from testing.servers import RedisServer, Worker
+from testing.slow import Slow
 from testing.stream import Received, Stream, open_stream
 from testing.transient import transient
 from testing.waiting import wait_until
@@ -50,15 +51,6 @@ def _numbers(events: Sequence[Received]) -> list[int]:
 def _gaps(events: Sequence[Received]) -> list[tuple[str, str]]:
     told = [json.loads(event.data) for event in events if event.type == "gateway.gap"]
     return [(each["channel"], each["reason"]) for each in told]
-
-
-def _connect(worker: Worker, query: str) -> socket.socket:
-    connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    connection.settimeout(20)
-    connection.connect(("127.0.0.1", worker.port))
-    connection.sendall(b"GET /events?%b HTTP/1.1\r\nHost: x\r\n\r\n" % query.encode())
-    return connection
 
 
 def _answer(connection: socket.socket) -> str:
@@ -141,14 +133,14 @@ def test_how_many_read_history_at_once_is_bounded_and_who_leaves_reads_no_more(
         try:
             with ExitStack() as stack:
                 for place, name in enumerate(names[:5], 1):
-                    stack.enter_context(_connect(worker, f"channel={name}&history=5"))
-                    stack.enter_context(_connect(worker, f"channel={name}&history=5"))  # shares the other's reading
+                    stack.enter_context(Slow(worker, f"channel={name}&history=5"))
+                    stack.enter_context(Slow(worker, f"channel={name}&history=5"))  # shares the other's reading
                     wait_until(lambda place=place: metric(worker, "streams") == 1 + 2 * place, "registered")  # type: ignore[misc]
                 wait_until(lambda: metric(worker, "replays_waiting") == 3, "waiting")
                 assert metric(worker, "replays_running") == 2
                 for name in names[5:]:
-                    with _connect(worker, f"channel={name}&history=5") as turned_away:
-                        assert _answer(turned_away) == "busy"
+                    with Slow(worker, f"channel={name}&history=5") as turned_away:
+                        assert _answer(turned_away.socket) == "busy"
                 assert metric(worker, "turned_away_total", reason="busy") == 3
             wait_until(lambda: metric(worker, "streams") == 1, "forgotten")
             wait_until(lambda: metric(worker, "replays_running") + metric(worker, "replays_waiting") == 0, "stopped")
@@ -169,10 +161,10 @@ def test_who_waits_too_long_for_its_turn_is_told_to_come_back(tmp_path: Path, pr
     with Worker(tmp_path, private_redis.url, **settings) as worker, open_stream(worker.url, ["a", "b"]):
         private_redis.send_signal(signal.SIGSTOP)
         try:
-            with _connect(worker, "channel=a&history=5"):
+            with Slow(worker, "channel=a&history=5"):
                 wait_until(lambda: metric(worker, "replays_running") == 1, "reading")
-                with _connect(worker, "channel=b&history=5") as waiting:
-                    assert _answer(waiting) == "busy"
+                with Slow(worker, "channel=b&history=5") as waiting:
+                    assert _answer(waiting.socket) == "busy"
         finally:
             private_redis.send_signal(signal.SIGCONT)
 
@@ -187,10 +179,10 @@ def test_who_reads_history_when_the_worker_goes_is_told_to_come_back(
     with Worker(tmp_path, private_redis.url, **settings) as worker, open_stream(worker.url, "a"):
         private_redis.send_signal(signal.SIGSTOP)
         try:
-            with _connect(worker, "channel=a&history=5") as reads:
+            with Slow(worker, "channel=a&history=5") as reads:
                 wait_until(lambda: metric(worker, "replays_running") == 1, "reading")
                 worker.send_signal(signal.SIGTERM)
-                assert _answer(reads) == "draining"
+                assert _answer(reads.socket) == "draining"
         finally:
             private_redis.send_signal(signal.SIGCONT)
 
@@ -263,11 +255,11 @@ def test_clients_that_never_read_their_replay_share_it_and_are_bounded(
     with Worker(tmp_path, private_redis.url, **settings) as worker, ExitStack() as stack:
         _publish_durable(private_redis, ["a"], 2000, 4000)
         for _ in range(10):
-            stack.enter_context(_connect(worker, "channel=a&history=2000"))
+            stack.enter_context(Slow(worker, "channel=a&history=2000"))
         wait_until(lambda: metric(worker, "queued_streams") == 10, "ten that don't read")
         assert size <= metric(worker, "replay_bytes") < 1.1 * size, "one replay, shared"
-        with _connect(worker, "channel=a&history=1999") as other:
-            assert _answer(other) == "busy"
+        with Slow(worker, "channel=a&history=1999") as other:
+            assert _answer(other.socket) == "busy"
         assert metric(worker, "replay_bytes") < limit
         with open_stream(worker.url, "a", params=[("history", "2000")]) as reads:
             private_redis.client().publish("a", "end")
@@ -284,11 +276,11 @@ def test_a_stream_that_ends_has_had_its_replay(tmp_path: Path, private_redis: Re
     settings: dict[str, Any] = {"delivery": delivery, "drain_window": 0, "shutdown_timeout": 20, "gzip": False}
     with Worker(tmp_path, private_redis.url, **settings) as worker:
         _publish_durable(private_redis, ["a"], 2000, 4000)
-        with _connect(worker, "channel=a&history=2000") as connection:
+        with Slow(worker, "channel=a&history=2000") as connection:
             wait_until(lambda: metric(worker, "queued_streams") == 1, "it doesn't read yet")
             worker.send_signal(signal.SIGTERM)
             answer = b""
-            while piece := connection.recv(1 << 20):
+            while piece := connection.socket.recv(1 << 20):
                 answer += piece
     assert answer.count(b"\ndata: ") >= 2000
     assert answer.index(b"gateway.open") < answer.index(b"gateway.closing")
