@@ -95,6 +95,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._head_open = False
         scope = self.scope
         super().on_headers_complete()
+        self.cycle.transport = _ResponseTransport(self)  # type: ignore[assignment]
         if scope["method"] != "HEAD":
             # The task that will read this was created just now and has not run yet.
             scope["extensions"] = {EXTENSION: _Handle(self, self.cycle)}  # type: ignore[dict-item]
@@ -130,10 +131,7 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._unfinished:
             self._unfinished.popleft()
         self.server_state.total_requests += 1
-        if self.leaving:
-            return
-        if self.transport.is_closing():
-            self._deadlines.start(self, self._deadlines.leaving)
+        if self.leaving or self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -202,25 +200,23 @@ class GatewayProtocol(HttpToolsProtocol):
         self._upload = cycle
         self._upload_keeps_alive = cycle.keep_alive
         cycle.keep_alive = False
-        cycle.transport = _UploadTransport(self)  # type: ignore[assignment]
 
     def _end_upload(self, cycle: RequestResponseCycle) -> None:
         self._upload = None
         if not cycle.response_started:
             cycle.keep_alive = self._upload_keeps_alive
-        transport: object = cycle.transport
-        if isinstance(transport, _UploadTransport):  # else the head of a stream is held back
-            cycle.transport = self.transport
 
-    def close_upload(self) -> None:
-        """Close a connection on which the rest of a body may follow.
+    def close_after_response(self) -> None:
+        """Close the connection: its last response is complete, or was given up.
 
-        That is read and dropped for a while: a connection closed with something unread is reset, and the client loses
-        the answer.
+        If the rest of a request's body may follow, that is read and dropped for a while: a connection closed with
+        something unread is reset, and the client loses the answer.
         """
+        if self.leaving or self.transport.is_closing():
+            return
         if self._upload is None:
-            self.transport.close()
-        elif not self.leaving and not self.transport.is_closing():
+            self._close()
+        else:
             self.leaving = True
             self.flow.resume_reading()
             self.transport.write_eof()
@@ -260,8 +256,10 @@ class GatewayProtocol(HttpToolsProtocol):
         """Nothing: whoever asks for a WebSocket gets an answer over HTTP, and must not fill the log."""
 
 
-class _UploadTransport:
-    """The transport of a request whose body has not come yet."""
+class _ResponseTransport:
+    """What a request's task takes for the transport. uvicorn closes it without asking whether the client still reads
+    or sends, and doesn't always say so.
+    """
 
     __slots__ = ("_protocol", "is_closing", "write")
 
@@ -271,7 +269,7 @@ class _UploadTransport:
         self.is_closing = protocol.transport.is_closing
 
     def close(self) -> None:
-        self._protocol.close_upload()
+        self._protocol.close_after_response()
 
 
 class _Handle:
