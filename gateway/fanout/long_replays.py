@@ -93,7 +93,7 @@ class LongReplays:
         if not all(topic.heard for topic in state.topics):
             return False
         self._flush()
-        following = CatchUp(state.topics, Wish(prepared.left_at, 0, state.wish.new))
+        following = CatchUp(state.topics, Wish(prepared.left_at))
         return isinstance(self._inquiry.plan(following), Replay)
 
     async def _prepare_at_the_gate(self, state: CatchUp, encoding: Encoding) -> Prepared | str | None:
