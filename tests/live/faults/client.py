@@ -57,6 +57,14 @@ class Client:
             assert event.event != "gateway.closing", event.data
         return self.events[before:]
 
+    def missed(self, worker: Worker, count: int) -> list[str]:
+        """As `open`, but at least the first `count` events.
+
+        What was published a moment ago may not have reached a busy worker when the stream begins.
+        """
+        events = self.open(worker)
+        return events + self.take(max(0, count - len(events)))
+
     def replay(self, worker: Worker, count: int) -> list[str]:
         """Come back on a worker, and break off after `count` events."""
         self._connect(worker, self.last_event_id)

@@ -83,7 +83,7 @@ def _unmoved(worker: Worker, client: redis.Redis, channel: str, single: Client, 
         each.leave()
     durable(client, channel, ["d2"])
     plain(client, channel, ["p2"])
-    assert single.open(worker) == mixed.open(worker) == ["d2", "p2"]
+    assert single.missed(worker, 2) == mixed.missed(worker, 2) == ["d2", "p2"]
 
 
 @pytest.mark.parametrize("ahead", [3_600_000, _HUGE], ids=["an hour", "huge"])
