@@ -717,6 +717,30 @@ def test_a_connection_lost_twice_while_a_stream_catches_up_costs_nothing(kept: i
     assert at > 6
 
 
+def test_who_has_waited_for_a_long_replay_has_time_for_the_next() -> None:
+    async def play() -> None:
+        entrance = Entrance(history_events=5000, queue_events=5000, subscribe_timeout=5)
+        holder = entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        await idle()
+        start = holder.last_event_id
+        for number in range(1050):
+            entrance.publish(("a", str(number)))
+        stream = entrance.enter("a", last_event_id=start)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        entrance.pass_time(6)
+        for number in range(1050, 2100):
+            entrance.publish(("a", str(number)))
+        assert not stream.begun
+        await idle()
+        assert stream.refusal is None
+        assert stream.texts == [str(number) for number in range(2100)]
+
+    run(play)
+
+
 def test_a_connection_lost_while_history_is_read() -> None:
     async def play() -> None:
         entrance = Entrance()
