@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from gateway.bench.usage import proportional_bytes
+from testing.http import metrics
 from testing.servers import RedisServer, Worker
 
 STREAMS = 200
@@ -39,9 +40,21 @@ def health(worker: Worker, redis: RedisServer, seconds: float) -> Health:
     try:
         result = json.loads(done.stdout)["result"]
     except (ValueError, KeyError):
-        raise RuntimeError(f"the healthy clients could not be measured: {done.stdout}{done.stderr}") from None
+        raise RuntimeError(
+            f"the healthy clients could not be measured: {done.stdout}{done.stderr}{_ended(worker)}\n{worker.output}"
+        ) from None
     wrong = result["lost"] + result["duplicates"] + result["out_of_order"]
     return Health(result["latency_ms"]["p99"], wrong, result["closed"])
+
+
+def _ended(worker: Worker) -> str:
+    """Why the worker has ended streams, or not let them begin, and how many."""
+    reasons = {
+        name: count
+        for name, count in metrics(worker).items()
+        if name.startswith(("turned_away_total", "streams_closed_total")) and count
+    }
+    return str(reasons)
 
 
 class Memory:
