@@ -23,7 +23,8 @@ from mutmut.mutation.trampoline import set_mutant_under_test
 ORDER = Path("trial.json")
 """What is to be tried: by mutant, its tests in their order, and the CPU seconds that they take without it."""
 RESULTS = Path("trial-results.jsonl")
-_PROCESSES = 2
+_PROCESSES = 8
+"""More than there are cores: a mutant often waits for what never comes."""
 _SLACK = 3.0
 """CPU seconds beside a multiple of what the tests take; whoever needs more is in an endless loop."""
 _MULTIPLE = 5
