@@ -548,6 +548,66 @@ def test_what_opens_while_others_are_let_in_is_not_forgotten() -> None:
     run(play)
 
 
+def test_a_fault_while_streams_are_let_in_leaves_none_behind(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        streams = [entrance.enter("a") for _ in range(3)]
+        await idle()
+        entrance.open("a")
+        await idle()
+        entrance.publish(("a", "0"))
+        entrance.lose()
+        entrance.confirm("a")
+        with monkeypatch.context() as broken:
+            broken.setattr(entrance.listening, "id_of", lambda *_: 1 / 0)
+            entrance.tick()
+            await idle()
+        assert "could not go on" in caplog.text
+        assert all(stream.subscriber.left_at for stream in streams)
+        entrance.pass_time(1)
+        await idle()
+        entrance.others_answer()
+        await idle()
+        entrance.publish(("a", "1"))
+        assert [stream.texts for stream in streams] == [["0", "1"]] * 3
+
+    run(play)
+
+
+def test_what_is_sent_again_is_counted_for_each_stream_that_gets_it() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        streams = [entrance.enter("a", "b") for _ in range(3)]
+        await idle()
+        entrance.open("a", "b")
+        await idle()
+        entrance.publish(("a", "0"))
+        entrance.lose()
+        streams[0].leave()
+        entrance.open("a", "b")
+        await idle()
+        entrance.publish(("a", "1"), ("a", "2"))
+        for topic, hole, future in entrance.asked.finding:
+            future.set_result([hole._replace(kind="not_kept")] if topic.name == "b" else [])
+        entrance.asked.finding.clear()
+        await idle()
+        entrance.others_answer()
+        await idle()
+        assert [stream.texts for stream in streams[1:]] == [["0", "gateway.gap", "1", "2"]] * 2
+        assert entrance.metrics.replayed == 2 * 2
+        assert dict(entrance.metrics.gaps) == {"not_kept": 2}
+        left_at = streams[1].last_event_id
+        entrance.publish(("a", "3"))
+        back = entrance.enter("a", "b", last_event_id=left_at)
+        await idle()
+        assert back.texts == ["3"]
+        assert entrance.metrics.replayed == 2 * 2 + 1
+
+    run(play)
+
+
 def test_a_second_loss_while_others_are_asked_about_the_first() -> None:
     async def play() -> None:
         entrance = Entrance()
