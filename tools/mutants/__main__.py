@@ -29,8 +29,8 @@ def main() -> None:
         try_on_unit_tests(outcomes, [each for each in chosen if outcomes.on(each, "quick") is None], slow=False)
         sample = _some([each for each in chosen if outcomes.is_let_through(each)], arguments.sample)
         try_on_unit_tests(outcomes, [each for each in sample if outcomes.on(each, "slow") is None], slow=True)
-        left = [each for each in sample if not outcomes.is_killed(each) and outcomes.on(each, "live") is None]
-        try_on_live_tests(outcomes, left)
+        left = _some([each for each in sample if outcomes.is_left(each)], arguments.live)
+        try_on_live_tests(outcomes, [each for each in left if outcomes.on(each, "live") is None])
     if arguments.survivors:
         print(*[each for each in chosen if not outcomes.is_killed(each)], sep="\n")
     print(table(outcomes, chosen))
@@ -56,9 +56,12 @@ def _arguments() -> argparse.Namespace:
         help="only so many mutants of each package, chosen by a fixed seed; 0: all",
     )  # fmt: skip
     parser.add_argument(
-        "--sample", type=int, default=20, metavar="N",
-        help="so many of each package that the quick unit tests let through are tried on the slow ones, and on the "
-        "live tests",
+        "--sample", type=int, default=40, metavar="N",
+        help="so many of each package that the quick unit tests let through are tried on the slow ones",
+    )  # fmt: skip
+    parser.add_argument(
+        "--live", type=int, default=20, metavar="N",
+        help="so many of each package that these let through, too, are tried on the live tests",
     )  # fmt: skip
     parser.add_argument("--again", action="store_true", help="try those that survived once more: tests have changed")
     parser.add_argument("--report", action="store_true", help="print the table only")

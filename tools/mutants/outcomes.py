@@ -47,6 +47,10 @@ class Outcomes:
         """Whether the quick unit tests don't notice it."""
         return self.on(mutant, "quick") in (SURVIVED, UNCALLED)
 
+    def is_left(self, mutant: str) -> bool:
+        """Whether none of the unit tests notices it."""
+        return self.is_let_through(mutant) and self.on(mutant, "slow") in (SURVIVED, UNCALLED)
+
     def is_killed(self, mutant: str) -> bool:
         """Whether some test notices it."""
         return any(self.on(mutant, layer) == KILLED for layer in LAYERS)

@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
-from tools.mutants.outcomes import KILLED, LAYERS, UNCALLED, Outcomes, package_of
+from tools.mutants.outcomes import KILLED, Outcomes, package_of
 
-_HEAD = [
-    "package", "mutants", "killed by quick unit tests", "let through", "tried further",
-    "of these killed by slow unit tests", "killed by live tests", "killed in all",
-]  # fmt: skip
+_HEAD = ["package", "mutants", "killed by quick unit tests", "by slow ones", "by live tests", "killed in all"]
 
 
 def rows(outcomes: Outcomes, mutants: Iterable[str]) -> Iterator[list[str]]:
@@ -17,20 +14,24 @@ def rows(outcomes: Outcomes, mutants: Iterable[str]) -> Iterator[list[str]]:
     for package in sorted({package_of(mutant) for mutant in tried}):
         of_package = [each for each in tried if package_of(each) == package]
         through = [each for each in of_package if outcomes.is_let_through(each)]
-        further = [each for each in through if outcomes.is_killed(each) or outcomes.on(each, "live")]
-        killed = {layer: sum(outcomes.on(each, layer) == KILLED for each in further) for layer in LAYERS}
+        slow = [each for each in through if outcomes.on(each, "slow")]
+        live = [each for each in slow if outcomes.on(each, "live")]
+        killed_slow = sum(outcomes.on(each, "slow") == KILLED for each in slow)
+        killed_live = sum(outcomes.on(each, "live") == KILLED for each in live)
         # What was not tried further is taken to be like what was.
-        share = sum(map(outcomes.is_killed, further)) / len(further) if further else 0.0
-        estimate = len(of_package) - len(through) * (1 - share)
-        total += estimate
-        uncalled = sum(outcomes.on(each, "quick") == UNCALLED for each in through)
+        left = len(through) * (1 - _share(killed_slow, len(slow))) * (1 - _share(killed_live, len(live)))
+        total += len(of_package) - left
         yield [
             package, f"{len(of_package):,}", f"{len(of_package) - len(through):,}",
-            f"{len(through):,}, {uncalled:,} of them never called", f"{len(further)}", f"{killed['slow']}",
-            f"{killed['live']}", f"{estimate / len(of_package):.0%}",
+            f"{killed_slow} of {len(slow)} tried", f"{killed_live} of {len(live)} tried",
+            f"{1 - left / len(of_package):.0%}",
         ]  # fmt: skip
     if tried:
-        yield ["all", f"{len(tried):,}", "", "", "", "", "", f"{total / len(tried):.0%}"]
+        yield ["all", f"{len(tried):,}", "", "", "", f"{total / len(tried):.0%}"]
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
 
 
 def table(outcomes: Outcomes, mutants: Iterable[str]) -> str:
