@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import (
@@ -14,6 +15,7 @@ from redis.asyncio import (
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.settings import Settings, SettingsError
@@ -58,6 +60,24 @@ _CLASSES: dict[type[AbstractConnection], type[AbstractConnection]] = {
 }
 
 
+class _Forgetful(AbstractConnection):
+    """Raises Redis' errors so that they hold nothing.
+
+    In redis-py (8.0, `AbstractConnection.read_response`) the frame that raises an error holds it, and the error holds
+    that frame and all that waited for the answer: a replay under way stayed until the garbage collector came by.
+    """
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*args, **options)
+        except ResponseError as error:
+            raise error.with_traceback(None) from None
+
+
+_FOR_COMMANDS = {base: type(f"_Forgetful{base.__name__}", (_Forgetful, ours), {}) for base, ours in _CLASSES.items()}
+"""Not for what is only listened to, where it would cost a little for every message."""
+
+
 def connection_pool(settings: Settings, max_connections: int, socket_timeout: float | None) -> ConnectionPool:
     """A pool for the Redis at `redis_url`.
 
@@ -67,7 +87,7 @@ def connection_pool(settings: Settings, max_connections: int, socket_timeout: fl
     Args:
         settings: where Redis is.
         max_connections: limit of the pool.
-        socket_timeout: seconds one read or write may take; None for no limit.
+        socket_timeout: seconds one read or write may take; None for no limit, as where messages are listened to.
 
     Raises:
         SettingsError: the URL holds an option redis-py doesn't know, or a value that can't be.
@@ -79,12 +99,14 @@ def connection_pool(settings: Settings, max_connections: int, socket_timeout: fl
             timeout=settings.redis_connect_timeout,  # for a free connection
             protocol=2,
             client_name=CLIENT_NAME,
+            driver_info=None,  # else CLIENT SETINFO, which Redis has since 7.2
             socket_timeout=socket_timeout,
             socket_connect_timeout=settings.redis_connect_timeout,
             retry=Retry(NoBackoff(), 0),
             **({} if settings.redis_url.startswith("unix:") else {"socket_keepalive": True}),
         )
-        pool.connection_class = _CLASSES[pool.connection_class]
+        classes = _CLASSES if socket_timeout is None else _FOR_COMMANDS
+        pool.connection_class = classes[pool.connection_class]
         _ = new_connection(pool)  # finds unknown options; connects nowhere
         for option in ("protocol", "decode_responses"):
             # What stands in the URL goes over what is given here, and the reader of messages relies on both.
