@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -29,6 +30,9 @@ _AGAIN = 0.3
 """Seconds: how long, and how often, it is tried to ask Redis. A gap that need not be is worse than a late answer."""
 _WITNESSES = 64
 
+_Asked: TypeAlias = tuple[Topic, Hole, int]
+"""What is asked, and over which connection: whoever asks over a new one must not get the former one's failure."""
+
 
 class PastOfOthers:
     """Answers questions about what is missing on a topic; identical ones are asked once, and many together."""
@@ -40,13 +44,13 @@ class PastOfOthers:
         self._peers = peers
         self._redis_history = redis_history
         self._durable_channels = durable_channels
-        self._shared: dict[tuple[Topic, Hole], asyncio.Future[list[Remembered]]] = {}
-        self._waiting: list[tuple[Topic, Hole]] = []
+        self._shared: dict[_Asked, asyncio.Future[list[Remembered]]] = {}
+        self._waiting: list[_Asked] = []
         self._batches: set[asyncio.Task[None]] = set()
         self._witnesses: dict[tuple[Position, Position], asyncio.Future[bool]] = {}
 
     async def find(self, topic: Topic, hole: Hole) -> list[Remembered]:
-        key = (topic, hole)
+        key = (topic, hole, self._listening.epoch)
         future = self._shared.get(key)
         if future is None:
             future = self._shared[key] = asyncio.get_running_loop().create_future()
@@ -60,7 +64,7 @@ class PastOfOthers:
     async def newest(self, ends: Mapping[Topic, Position], count: int, after: tuple[int, int] | None) -> ports.Newest:
         return await self._redis_history.newest(ends, count, after)
 
-    def _forget(self, key: tuple[Topic, Hole], done: asyncio.Future[list[Remembered]]) -> None:
+    def _forget(self, key: _Asked, done: asyncio.Future[list[Remembered]]) -> None:
         self._shared.pop(key, None)
         if not done.cancelled():
             done.exception()  # everybody who waited may have left; the loop would complain that nobody looked
@@ -73,10 +77,12 @@ class PastOfOthers:
     async def _work(self) -> None:
         await asyncio.sleep(0)  # whoever asks in this turn of the event loop is in the same batch
         while self._waiting:
-            batch, self._waiting = self._waiting[:MAX_QUESTIONS], self._waiting[MAX_QUESTIONS:]
             epoch = self._listening.epoch
+            self._fail([key for key in self._waiting if key[2] != epoch], Interrupted())
+            waiting = [key for key in self._waiting if key[2] == epoch]
+            batch, self._waiting = waiting[:MAX_QUESTIONS], waiting[MAX_QUESTIONS:]
             try:
-                found = await self._answer_patiently(batch)
+                found = await self._answer_patiently([(topic, hole) for topic, hole, _ in batch])
             except Exception as error:
                 logger.exception("what others know could not be found out")
                 self._fail(batch, error)
@@ -84,13 +90,14 @@ class PastOfOthers:
             if epoch != self._listening.epoch:
                 self._fail(batch, Interrupted())
                 continue
-            for (topic, hole), kept in zip(batch, found, strict=True):
+            for key, kept in zip(batch, found, strict=True):
+                topic, hole, _ = key
                 topic.ring.learn(hole.position, hole.end, kept)
-                future = self._shared.get((topic, hole))
+                future = self._shared.get(key)
                 if future is not None and not future.done():
                     future.set_result(kept)
 
-    def _fail(self, batch: Iterable[tuple[Topic, Hole]], error: Exception) -> None:
+    def _fail(self, batch: Iterable[_Asked], error: Exception) -> None:
         for key in batch:
             future = self._shared.get(key)
             if future is not None and not future.done():

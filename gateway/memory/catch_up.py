@@ -84,7 +84,7 @@ class CatchUp:
         found: by topic, what others knew of which part.
         older: by topic, events from Redis that come in front of everything else, up to a position.
         cut: by topic, why Redis has more events than were read.
-        tries: how often something had to be found out.
+        tries: how often something had to be found out over the present connection.
         included: what the stream's ids say of its new topics.
     """
 
@@ -106,8 +106,12 @@ class CatchUp:
                 self.included = self._resume.place.included
 
     def forget(self) -> None:
-        """The connection to Redis was lost: begin again."""
+        """The connection to Redis was lost: begin again.
+
+        Tries count from here, too: while connections are lost again and again, nobody has failed to answer.
+        """
         self.verified = self._searched = False
+        self.tries = 0
         self.found.clear()
         self.older.clear()
         self.cut = {}

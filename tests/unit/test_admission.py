@@ -777,6 +777,38 @@ def test_a_connection_lost_twice_while_a_stream_catches_up_costs_nothing(kept: i
     assert at > 6
 
 
+def test_connections_lost_again_and_again_while_a_stream_catches_up_cost_nothing() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        holder = entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        await idle()
+        entrance.publish(("a", "0"))
+        start = holder.last_event_id
+        entrance.lose()
+        entrance.open("a")
+        entrance.publish(("a", "1"))
+        stream = entrance.enter("a", last_event_id=start)
+        await idle()
+        for number in range(2, 12):
+            for _, _, future in entrance.asked.finding:
+                if not future.done():
+                    future.set_exception(Interrupted())
+            entrance.lose()
+            entrance.open("a")
+            entrance.publish(("a", str(number)))
+            await idle()
+        assert not stream.begun
+        for _ in range(3):
+            entrance.others_answer()
+            await idle()
+        assert stream.texts == [str(number) for number in range(1, 12)]
+        assert holder.texts == [str(number) for number in range(12)]
+
+    run(play)
+
+
 def test_who_has_waited_for_a_long_replay_has_time_for_the_next() -> None:
     async def play() -> None:
         entrance = Entrance(history_events=5000, queue_events=5000, subscribe_timeout=5)

@@ -1,8 +1,9 @@
 """A client that keeps account of everything it was sent, across its reconnections."""
 
 import json
+import random
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Self
 
 import httpx
@@ -85,6 +86,15 @@ class Client:
         while event not in self.events:
             self._read()
         return self.events[before:]
+
+    def wander(self, workers: Sequence[Worker], chance: random.Random, last: str) -> None:
+        """Move from worker to worker after some of what each sends, until this event has come."""
+        while last not in self.events:
+            with suppress(StopIteration, httpx.TransportError):
+                self._connect(chance.choice(workers), self.last_event_id)
+                for _ in range(chance.randint(1, 20)):
+                    self._read()
+        self.leave()
 
     def rest(self) -> list[str]:
         """Everything until the stream's end, clean or not."""
