@@ -121,8 +121,12 @@ class Newest(NamedTuple):
 class Past(Protocol):
     """What others know: the other workers, and Redis."""
 
-    async def find(self, topic: Topic, hole: Hole) -> list[Kept]:
-        """What is missing in a hole: events, and holes that say why the rest is missing."""
+    async def find(self, topic: Topic, hole: Hole, workers: bool = True) -> list[Kept]:
+        """What is missing in a hole: events, and holes that say why the rest is missing.
+
+        Args:
+            workers: whether to ask the other workers, too, and not Redis alone.
+        """
 
     async def newest(self, ends: Mapping[Topic, Position], count: int, after: tuple[int, int] | None) -> Newest:
         """The newest durable events of a stream's topics, within the limits of one replay; none if they can't be had.

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -30,8 +30,19 @@ _AGAIN = 0.3
 """Seconds: how long, and how often, it is tried to ask Redis. A gap that need not be is worse than a late answer."""
 _WITNESSES = 64
 
-_Asked: TypeAlias = tuple[Topic, Hole, int]
-"""What is asked, and over which connection: whoever asks over a new one must not get the former one's failure."""
+
+class _Asked(NamedTuple):
+    """What is asked.
+
+    Attributes:
+        epoch: the connection over which: whoever asks over a new one must not get the former one's failure.
+        workers: whether the other workers are asked, too.
+    """
+
+    topic: Topic
+    hole: Hole
+    epoch: int
+    workers: bool
 
 
 class PastOfOthers:
@@ -49,8 +60,8 @@ class PastOfOthers:
         self._batches: set[asyncio.Task[None]] = set()
         self._witnesses: dict[tuple[Position, Position], asyncio.Future[bool]] = {}
 
-    async def find(self, topic: Topic, hole: Hole) -> list[Remembered]:
-        key = (topic, hole, self._listening.epoch)
+    async def find(self, topic: Topic, hole: Hole, workers: bool = True) -> list[Remembered]:
+        key = _Asked(topic, hole, self._listening.epoch, workers)
         future = self._shared.get(key)
         if future is None:
             future = self._shared[key] = asyncio.get_running_loop().create_future()
@@ -78,11 +89,11 @@ class PastOfOthers:
         await asyncio.sleep(0)  # whoever asks in this turn of the event loop is in the same batch
         while self._waiting:
             epoch = self._listening.epoch
-            self._fail([key for key in self._waiting if key[2] != epoch], Interrupted())
-            waiting = [key for key in self._waiting if key[2] == epoch]
+            self._fail([key for key in self._waiting if key.epoch != epoch], Interrupted())
+            waiting = [key for key in self._waiting if key.epoch == epoch]
             batch, self._waiting = waiting[:MAX_QUESTIONS], waiting[MAX_QUESTIONS:]
             try:
-                found = await self._answer_patiently([(topic, hole) for topic, hole, _ in batch])
+                found = await self._answer_patiently(batch)
             except Exception as error:
                 logger.exception("what others know could not be found out")
                 self._fail(batch, error)
@@ -91,8 +102,8 @@ class PastOfOthers:
                 self._fail(batch, Interrupted())
                 continue
             for key, kept in zip(batch, found, strict=True):
-                topic, hole, _ = key
-                topic.ring.learn(hole.position, hole.end, kept)
+                if key.workers:  # else another worker may still know what Redis doesn't
+                    key.topic.ring.learn(key.hole.position, key.hole.end, kept)
                 future = self._shared.get(key)
                 if future is not None and not future.done():
                     future.set_result(kept)
@@ -103,7 +114,7 @@ class PastOfOthers:
             if future is not None and not future.done():
                 future.set_exception(error)
 
-    async def _answer_patiently(self, batch: Sequence[tuple[Topic, Hole]]) -> list[list[Remembered]]:
+    async def _answer_patiently(self, batch: Sequence[_Asked]) -> list[list[Remembered]]:
         """The answers, also if no connection can be had for a moment, as when the process is out of descriptors."""
         loop = asyncio.get_running_loop()
         epoch, end = self._listening.epoch, loop.time() + _PATIENCE
@@ -115,21 +126,21 @@ class PastOfOthers:
                 logger.debug("Redis could not be asked, trying again: %s", error)
             await asyncio.sleep(_AGAIN)
 
-    async def _answer(self, batch: Sequence[tuple[Topic, Hole]], give_up: bool) -> list[list[Remembered]]:
+    async def _answer(self, batch: Sequence[_Asked], give_up: bool) -> list[list[Remembered]]:
         asked = {
-            (topic, hole): Question(topic.name, topic.is_pattern, hole.position, hole.end)
-            for topic, hole in batch
+            key: Question(key.topic.name, key.topic.is_pattern, key.hole.position, key.hole.end)
+            for key in batch
             # If no worker heard everything, Redis was away for all of them, and asking would be a storm.
-            if hole.kind != LOST or await self._witnessed(hole)
+            if key.workers and (key.hole.kind != LOST or await self._witnessed(key.hole))
         }
         answers = await self._peers.ask(list(dict.fromkeys(asked.values()))) if asked else {}
         found = [
-            merge(hole.position, hole.end, answers[asked[topic, hole]]) if (topic, hole) in asked else [hole]
-            for topic, hole in batch
+            merge(key.hole.position, key.hole.end, answers[asked[key]]) if key in asked else [key.hole]
+            for key in batch
         ]
         missing = [
-            (topic, each._replace(kind=hole.kind))
-            for (topic, hole), kept in zip(batch, found, strict=True)
+            (key.topic, each._replace(kind=key.hole.kind))
+            for key, kept in zip(batch, found, strict=True)
             for each in kept
             if isinstance(each, Hole)
         ]
@@ -137,10 +148,14 @@ class PastOfOthers:
         return [
             fill(
                 kept,
-                {each: from_redis[topic, each._replace(kind=hole.kind)] for each in kept if isinstance(each, Hole)},
-                self._durable_channels.all_of(topic),
+                {
+                    each: from_redis[key.topic, each._replace(kind=key.hole.kind)]
+                    for each in kept
+                    if isinstance(each, Hole)
+                },
+                self._durable_channels.all_of(key.topic),
             )
-            for (topic, hole), kept in zip(batch, found, strict=True)
+            for key, kept in zip(batch, found, strict=True)
         ]
 
     async def _witnessed(self, hole: Hole) -> bool:

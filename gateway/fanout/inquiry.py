@@ -6,12 +6,10 @@ from collections.abc import Callable, Sequence
 
 from gateway.fanout.budget import Budget
 from gateway.memory.catch_up import CatchUp, Find, Need, Older, Verify
-from gateway.memory.hole import Hole
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known
 from gateway.memory.position import ZERO
 from gateway.memory.replay import Limits, Replay
-from gateway.memory.topic import Topic
 from gateway.ports import Clock, NotCounted, Past
 from gateway.settings import Settings
 
@@ -52,8 +50,8 @@ class Inquiry:
             # If Redis refuses to count, nothing can be compared, so nothing is waited for.
             with contextlib.suppress(NotCounted):
                 await self._clock.verify(any(need.elsewhere for need in verifies))
-        finds = [(state, need.holes) for state, need in needs if isinstance(need, Find)]
-        await asyncio.gather(*[self._find(state, holes) for state, holes in finds])
+        finds = [(state, need) for state, need in needs if isinstance(need, Find)]
+        await asyncio.gather(*[self._find(state, need) for state, need in finds])
         for state, need in needs:
             state.tries += 1
             if isinstance(need, Verify):
@@ -63,9 +61,10 @@ class Inquiry:
             if epoch != self._listening.epoch:
                 state.forget()
 
-    async def _find(self, state: CatchUp, holes: list[tuple[Topic, Hole]]) -> None:
-        found = await asyncio.gather(*[self._past.find(topic, hole) for topic, hole in holes], return_exceptions=True)
-        for (topic, hole), kept in zip(holes, found, strict=True):
+    async def _find(self, state: CatchUp, need: Find) -> None:
+        asking = [self._past.find(topic, hole, need.workers) for topic, hole in need.holes]
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        for (topic, hole), kept in zip(need.holes, found, strict=True):
             if not isinstance(kept, BaseException):  # else it is asked for again, a few times
                 state.found.setdefault(topic, []).append(Known(hole.position, hole.end, kept))
 

@@ -16,7 +16,9 @@ from gateway.memory.replay import Limits, New, Replay, Replayed, merge_topics
 from gateway.memory.resume import Resume, begin, now
 from gateway.memory.topic import State, Topic
 
-_TRIES = 5
+_TRIES_WITH_OTHERS = 5
+"""Answers may be too large for Redis to send: then each costs the connection, and it is for Redis alone to answer."""
+_TRIES = 100
 
 
 @dataclass(slots=True)
@@ -51,9 +53,15 @@ class Verify(NamedTuple):
 
 
 class Find(NamedTuple):
-    """Others have to be asked what is missing; `CatchUp.found` takes their answers."""
+    """Others have to be asked what is missing; `CatchUp.found` takes their answers.
+
+    Attributes:
+        holes: about what, by topic.
+        workers: whether to ask the other workers, too, and not Redis alone.
+    """
 
     holes: list[tuple[Topic, Hole]]
+    workers: bool = True
 
 
 @dataclass(slots=True)
@@ -84,7 +92,7 @@ class CatchUp:
         found: by topic, what others knew of which part.
         older: by topic, events from Redis that come in front of everything else, up to a position.
         cut: by topic, why Redis has more events than were read.
-        tries: how often something had to be found out over the present connection.
+        tries: how often something had to be found out.
         included: what the stream's ids say of its new topics.
     """
 
@@ -106,12 +114,8 @@ class CatchUp:
                 self.included = self._resume.place.included
 
     def forget(self) -> None:
-        """The connection to Redis was lost: begin again.
-
-        Tries count from here, too: while connections are lost again and again, nobody has failed to answer.
-        """
+        """The connection to Redis was lost: begin again."""
         self.verified = self._searched = False
-        self.tries = 0
         self.found.clear()
         self.older.clear()
         self.cut = {}
@@ -168,7 +172,8 @@ class CatchUp:
             holes += [(topic, each) for each in kept if isinstance(each, Hole) and each.askable]
         if holes:
             if self.tries < _TRIES:
-                return Find([(topic, self._widened(listening, topic, hole)) for topic, hole in holes])
+                widened = [(topic, self._widened(listening, topic, hole)) for topic, hole in holes]
+                return Find(widened, self.tries < _TRIES_WITH_OTHERS)
             missed = {topic: [_given_up(each) for each in kept] for topic, kept in missed.items()}
         new = New(frozenset(missed).difference(returning), self.included, ZERO)
         for topic in new.topics:

@@ -51,19 +51,25 @@ async def idle() -> None:
 
 
 class Asked:
-    """What was asked of others, and waits for the test's answers."""
+    """What was asked of others, and waits for the test's answers.
+
+    Attributes:
+        of_redis_alone: how many of the questions about holes.
+    """
 
     def __init__(self) -> None:
         self.verifying: list[asyncio.Future[None]] = []
         self.finding: list[tuple[Topic, Hole, asyncio.Future[list[Kept]]]] = []
         self.reading: list[tuple[Mapping[Topic, Position], asyncio.Future[Newest]]] = []
+        self.of_redis_alone = 0
 
     async def verify(self, elsewhere: bool = False) -> None:
         future = asyncio.get_running_loop().create_future()
         self.verifying.append(future)
         await future
 
-    async def find(self, topic: Topic, hole: Hole) -> list[Kept]:
+    async def find(self, topic: Topic, hole: Hole, workers: bool = True) -> list[Kept]:
+        self.of_redis_alone += not workers
         future: asyncio.Future[list[Kept]] = asyncio.get_running_loop().create_future()
         self.finding.append((topic, hole, future))
         return await future

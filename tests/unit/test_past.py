@@ -48,12 +48,23 @@ class Peers:
         future.set_result(known)
 
 
+class RedisHistory:
+    """What Redis keeps: the first of the durable messages."""
+
+    async def within(
+        self, missing: Sequence[tuple[Topic, Hole]], give_up: bool
+    ) -> dict[tuple[Topic, Hole], tuple[Sequence[Entry], bool, str]]:
+        assert not give_up
+        return dict.fromkeys(missing, ([Entry(_at(1), "a", Event(b"kept"))], True, "not_kept"))
+
+
 async def _asked(entrance: Entrance) -> tuple[PastOfOthers, Peers, Topic, Hole]:
     entrance.enter("a")
     await idle()
     entrance.open("a")
     peers: Any = Peers()
-    past = PastOfOthers(entrance.listening, peers, None, DurableChannels(()))  # type: ignore[arg-type]
+    history: Any = RedisHistory()
+    past = PastOfOthers(entrance.listening, peers, history, DurableChannels(()))
     return past, peers, entrance.topic("a"), Hole(_at(0), _at(2), UNKNOWN)
 
 
@@ -76,6 +87,21 @@ def test_who_asks_over_a_new_connection_does_not_get_the_former_ones_failure() -
         for each in (second, third):
             assert [kept.event.data for kept in each.result() if isinstance(kept, Entry)] == [b"1", b"2"]
         assert len(peers.asked) == 2, "each asked once"
+
+    run(play)
+
+
+def test_redis_alone_is_asked_where_the_workers_answers_never_arrive() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        past, peers, topic, hole = await _asked(entrance)
+        asking = [asyncio.create_task(past.find(topic, hole, workers)) for workers in (False, True)]
+        await idle()
+        peers.answer(0, "1", "2")
+        await idle()
+        of_redis, of_all = (each.result() for each in asking)
+        assert of_redis == [Entry(_at(1), "a", Event(b"kept")), hole._replace(kind="not_kept")]
+        assert [kept.event.data for kept in of_all if isinstance(kept, Entry)] == [b"1", b"2"]
 
     run(play)
 

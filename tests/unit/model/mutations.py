@@ -312,7 +312,8 @@ MUTATIONS = [
         "what is missing is asked for",
         CATCH_UP,
         "            if self.tries < _TRIES:\n"
-        "                return Find([(topic, self._widened(listening, topic, hole)) for topic, hole in holes])\n",
+        "                widened = [(topic, self._widened(listening, topic, hole)) for topic, hole in holes]\n"
+        "                return Find(widened, self.tries < _TRIES_WITH_OTHERS)\n",
         "",
     ),
     Mutation(
