@@ -21,6 +21,9 @@ def _at(count: int) -> Position:
     return Position(1, 1, 0, count)
 
 
+_KEPT = Entry(_at(1), "a", Event(b"kept"))
+
+
 class Peers:
     """The other workers, which answer when the test has them do so."""
 
@@ -55,7 +58,7 @@ class RedisHistory:
         self, missing: Sequence[tuple[Topic, Hole]], give_up: bool
     ) -> dict[tuple[Topic, Hole], tuple[Sequence[Entry], bool, str]]:
         assert not give_up
-        return dict.fromkeys(missing, ([Entry(_at(1), "a", Event(b"kept"))], True, "not_kept"))
+        return dict.fromkeys(missing, ([_KEPT], True, "not_kept"))
 
 
 async def _asked(entrance: Entrance) -> tuple[PastOfOthers, Peers, Topic, Hole]:
@@ -100,7 +103,7 @@ def test_redis_alone_is_asked_where_the_workers_answers_never_arrive() -> None:
         peers.answer(0, "1", "2")
         await idle()
         of_redis, of_all = (each.result() for each in asking)
-        assert of_redis == [Entry(_at(1), "a", Event(b"kept")), hole._replace(kind="not_kept")]
+        assert of_redis == [hole._replace(kind="not_kept"), _KEPT]
         assert [kept.event.data for kept in of_all if isinstance(kept, Entry)] == [b"1", b"2"]
 
     run(play)
