@@ -22,10 +22,13 @@
 --   gateway.clock            the previous version's clock, so that its workers can run beside this one's.
 -- A position is GENERATION.TICK.NUMBER; within a generation the number alone gives the order.
 
-local EVENTS, AGE = @EVENTS@, @AGE_MS@  -- AGE 0: no limit of age
+local EVENTS, AGE, MAX_BYTES = @EVENTS@, @AGE_MS@, @MAX_BYTES@  -- AGE 0: no limit of age
 -- Between checkpoints: what a minute is to a day. Redis 7.0 has no `math` while a library is being loaded.
 local STEP = AGE < 1440 and 1 or (AGE - AGE % 1440) / 1440
 local MARK = '\30gateway:'
+local RESERVED = 'gateway.'
+-- C0 and DEL, C1, and Unicode's line separators.
+local CONTROL = { '%c', '\194[\128-\159]', '\226\128[\168\169]' }
 local SECRET = '@SECRET@'
 local POSITIONS, CLOCK, AGES, CHECKPOINTS = 'gateway.positions', 'gateway.clock', 'gateway.ages', 'gateway.checkpoints'
 local EPOCH_MS = 1700000000000
@@ -241,15 +244,45 @@ local function prune(state, now, pruned)
   end
 end
 
+-- Why this message can't be published, or nil. Nobody could be sent it otherwise: names.py and event.py refuse the same.
+-- Whether it is UTF-8 isn't looked at, as Lua would take longer for that than for all the rest.
+local function fault(channel, message)
+  if channel == '' then return 'ERR the channel is empty' end
+  if string.sub(channel, 1, #RESERVED) == RESERVED then
+    return "ERR channels whose names begin with 'gateway.' are the gateway's own"
+  end
+  for _, control in ipairs(CONTROL) do
+    if string.find(channel, control) then return "ERR the channel's name has a control character" end
+  end
+  if #message > MAX_BYTES then
+    return string.format('ERR the message has %d bytes; max_payload_bytes is %d', #message, MAX_BYTES)
+  end
+  if string.sub(message, 1, #MARK) == MARK then return 'ERR the message begins with the mark of a durable one' end
+  -- PUBLISH comes last, and a function has the rights of its caller. Redis before 7.0 can't be asked, but it has no
+  -- functions either: only workers publish with this there.
+  if type(redis.acl_check_cmd) == 'function' and not redis.acl_check_cmd('PUBLISH', channel, '') then
+    return "NOPERM Redis' ACL doesn't let this user publish on the channel"
+  end
+end
+
+-- What keeps messages no longer than AGE.
+local function expire(state, key, channel, now, pruned, step, cut)
+  redis.call('PEXPIRE', key, AGE)
+  redis.call('ZADD', AGES, text(now), channel)
+  if step ~= text(math.floor(now / STEP)) then cut = checkpoint(state, now) end
+  if cut and cut ~= '' then redis.call('XTRIM', key, 'MINID', '~', cut) end
+  prune(state, now, pruned)
+end
+
 -- KEYS: channel. ARGV: message. Returns the message's position.
 local function publish(keys, args)
   local channel, message = keys[1], args[1]
   if not channel or not message or #keys ~= 1 or #args ~= 1 then
     return redis.error_reply('ERR one channel and one message, such as: FCALL gateway_publish 1 news hello')
   end
-  if string.sub(message, 1, #MARK) == MARK then
-    return redis.error_reply('ERR the message begins with the mark of a durable one')
-  end
+  local why = fault(channel, message)
+  if why then return redis.error_reply(why) end
+  local now = AGE > 0 and math.floor(now_us() / 1000)
   local key = 'gateway.stream:' .. channel
   local state, known, pruned, step, cut = begin('n:' .. channel, 'pruned', 'step', 'cut')
   issue(state)
@@ -272,14 +305,8 @@ local function publish(keys, args)
   local number = string.format('%.0f-%010.0f', state.generation, state.clock)
   local mark = SECRET == '' and '' or ' ' .. signature(number .. ' ' .. channel)
   redis.call('PUBLISH', channel, MARK .. number .. mark .. '\n' .. message)
-  if AGE > 0 then
-    local now = math.floor(now_us() / 1000)
-    if step ~= text(math.floor(now / STEP)) then cut = checkpoint(state, now) end
-    if cut and cut ~= '' then redis.call('XTRIM', key, 'MINID', '~', cut) end
-    redis.call('PEXPIRE', key, AGE)
-    redis.call('ZADD', AGES, text(now), channel)
-    prune(state, now, pruned)
-  end
+  -- The message is on its way. With an error, for a key of somebody else's, its publisher would send it again.
+  if now then pcall(expire, state, key, channel, now, pruned, step, cut) end
   return position
 end
 

@@ -132,7 +132,8 @@ class Library:
         self._redis = redis
         source = files(__package__).joinpath("library.lua").read_text()
         source = source.replace("@EVENTS@", str(settings.durable_events))
-        self._source = source.replace("@AGE_MS@", str(int(settings.durable_age * 1000)))
+        source = source.replace("@AGE_MS@", str(int(settings.durable_age * 1000)))
+        self._source = source.replace("@MAX_BYTES@", str(settings.max_payload_bytes))
         self._scripts: dict[str, Any] = {}
         self.use(b"")
 
