@@ -27,8 +27,6 @@ local EVENTS, AGE, MAX_BYTES = @EVENTS@, @AGE_MS@, @MAX_BYTES@  -- AGE 0: no lim
 local STEP = AGE < 1440 and 1 or (AGE - AGE % 1440) / 1440
 local MARK = '\30gateway:'
 local RESERVED = 'gateway.'
--- C0 and DEL, C1, and Unicode's line separators.
-local CONTROL = { '%c', '\194[\128-\159]', '\226\128[\168\169]' }
 local SECRET = '@SECRET@'
 local POSITIONS, CLOCK, AGES, CHECKPOINTS = 'gateway.positions', 'gateway.clock', 'gateway.ages', 'gateway.checkpoints'
 local EPOCH_MS = 1700000000000
@@ -244,6 +242,11 @@ local function prune(state, now, pruned)
   end
 end
 
+-- C0 and DEL; C1, and Unicode's line separators.
+local function has_control(name)
+  return string.find(name, '%c') or string.find(name, '\194[\128-\159]') or string.find(name, '\226\128[\168\169]')
+end
+
 -- Why this message can't be published, or nil. Nobody could be sent it otherwise: names.py and event.py refuse the same.
 -- Whether it is UTF-8 isn't looked at, as Lua would take longer for that than for all the rest.
 local function fault(channel, message)
@@ -251,8 +254,8 @@ local function fault(channel, message)
   if string.sub(channel, 1, #RESERVED) == RESERVED then
     return "ERR channels whose names begin with 'gateway.' are the gateway's own"
   end
-  for _, control in ipairs(CONTROL) do
-    if string.find(channel, control) then return "ERR the channel's name has a control character" end
+  if string.find(channel, '[%c\194\226]') and has_control(channel) then
+    return "ERR the channel's name has a control character"
   end
   if #message > MAX_BYTES then
     return string.format('ERR the message has %d bytes; max_payload_bytes is %d', #message, MAX_BYTES)
