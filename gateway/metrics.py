@@ -18,6 +18,8 @@ class Metrics:
     """Events handed to streams: messages times their recipients."""
     refused_messages: Counter[str] = field(default_factory=Counter)
     """Messages that could not be delivered, by reason."""
+    unsigned_messages: int = 0
+    """Messages with the mark of durable ones that the gateway's functions haven't signed: delivered as plain ones."""
     streams_opened: int = 0
     streams_closed: Counter[str] = field(default_factory=Counter)
     """Ended streams, by reason."""

@@ -348,7 +348,7 @@ class Link:
 
     def _reject_signature(self, name: bytes) -> None:
         """What was marked as durable is a plain message like any other: anybody may write the mark."""
-        self._metrics.refused_messages["unsigned"] += 1
+        self._metrics.unsigned_messages += 1
         if (more := self._more("unsigned")) is not None:
             logger.warning(
                 "message on %r is marked as durable and not signed by the gateway's functions; delivered as a plain "

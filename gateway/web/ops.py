@@ -129,6 +129,11 @@ class _Collector(Collector):
         yield _counter("warnings", "The HTTP server's warnings, logged or not, by logger.", counts.warnings, "logger")
         yield _counter("bodies_refused", "Requests refused for max_bodies_bytes.", counts.bodies_refused)
         yield _counter("refused_messages", "Undeliverable messages, by reason.", counts.refused_messages, "reason")
+        yield _counter(
+            "unsigned_messages",
+            "Messages with the mark of the gateway's own but without a right signature: delivered as plain ones.",
+            counts.unsigned_messages,
+        )
         yield _counter("redis_failures", "Failures of Redis, by kind.", counts.redis_failures, "kind")
 
 
