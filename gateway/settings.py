@@ -138,14 +138,16 @@ class Settings(BaseSettings):
     address_channels: int = _field(
         0,
         "channels",
-        "Different channels and patterns in all streams of a client address; likewise. 0: no limit.",
+        "Different channels and patterns in all streams of a client address; likewise. Those of a stream that has "
+        "ended count for as long as they stay subscribed (linger). 0: no limit.",
         ge=0,
     )
     trusted_proxies: StringList = _field(
         ("127.0.0.0/8", "::1", "unix"),
         "list",
         "Addresses or networks of proxies that say truly from where a request comes; `unix` is whoever uses the unix "
-        "socket, `none` nobody. Of all others the address of the connection counts.",
+        "socket, `none` nobody. Of all others the address of the connection counts. Where a proxy says nothing, or "
+        "what is no address (`unknown`), its own counts, and all such clients share its limits.",
     )
     forwarded_header: Literal["x-forwarded-for", "forwarded"] = _field(
         "x-forwarded-for",
@@ -364,6 +366,14 @@ class Settings(BaseSettings):
         if value.lstrip().startswith("["):
             return json.loads(value)
         return tuple(re.split(r"[,\s]+", value.strip(", \n\t"))) if value.strip() else ()
+
+    @field_validator("channel_prefix")
+    @classmethod
+    def _prefix_is_not_ours(cls, value: str) -> str:
+        # Clients could listen to the gateway's own channels, and no durable message could be published.
+        if value.startswith("gateway."):
+            raise ValueError("must not begin with 'gateway.', as the gateway's own channels do")
+        return value
 
     @field_validator("secret")
     @classmethod

@@ -5,6 +5,7 @@ relied on, and pyproject.toml pins the minor version.
 """
 
 import asyncio
+import re
 import weakref
 from collections import deque
 from collections.abc import Callable, Sized
@@ -20,6 +21,8 @@ from gateway.web.direct import EXTENSION, Connection, DirectStream
 MAX_HEAD_BYTES = 65_536
 """Size of a request's line and headers; llhttp itself has no limit. 100 channels of 256 bytes fit well."""
 
+# Where the host of an absolute URL ends (RFC 3986, 3.2).
+_END_OF_HOST = re.compile(rb"[/?#]")
 
 _LINGER_BYTES = 1_048_576
 """What a client may still send of a body that nobody reads, before its connection is cut."""
@@ -93,6 +96,8 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_open = False
+        if not self.url.startswith(b"/"):
+            self._take_host_from_target()
         scope = self.scope
         super().on_headers_complete()
         self.cycle.transport = _ResponseTransport(self)  # type: ignore[assignment]
@@ -101,6 +106,13 @@ class GatewayProtocol(HttpToolsProtocol):
             scope["extensions"] = {EXTENSION: _Handle(self, self.cycle)}  # type: ignore[dict-item]
 
         self._unfinished.append(self.cycle)
+
+    def _take_host_from_target(self) -> None:
+        """`GET http://host/path`: that host replaces the header's (RFC 9112, 3.2.2), which may be another one."""
+        _, absolute, rest = self.url.partition(b"://")
+        if absolute:
+            host = _END_OF_HOST.split(rest, maxsplit=1)[0].rpartition(b"@")[2]
+            self.headers[:] = [(b"host", host), *(each for each in self.headers if each[0] != b"host")]
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -23,7 +23,9 @@ class ClientAddress:
     """Finds the client's address, believing only proxies of the setting `trusted_proxies`.
 
     Each proxy appends the address it was asked from, so from the end of the list backwards the first that is no proxy
-    of ours is the client; what stands before it, the client may have made up.
+    of ours is the client; what stands before it, the client may have made up. Where something else than an address
+    comes first (`unknown`, a name, nothing), the client is counted as the proxy that says so: else it would have no
+    limit.
 
     Args:
         settings: the proxies, and the header that they write.
@@ -37,21 +39,26 @@ class ClientAddress:
         self._is_trusted = lru_cache(maxsize=1000)(self._in_networks)
 
     def of(self, scope: Scope) -> str:
-        """The address, an IPv6 one without what a client chooses itself; empty if it isn't known."""
+        """The address, an IPv6 one without what a client chooses itself; empty if it isn't known.
+
+        `unix` stands for a proxy that uses the unix socket.
+        """
         client = scope.get("client")
         if client is None:
             if not self._unix:
                 return ""
-            peer = ""
+            peer = _UNIX
         else:
             peer = client[0]
             if not self._is_trusted(peer):
                 return _counted(peer)
         for hop in self._hops(scope["headers"]):
+            if _parse(hop) is None:
+                break
             if not self._is_trusted(hop):
                 return _counted(hop)
             peer = hop
-        return _counted(peer)
+        return peer if peer == _UNIX else _counted(peer)
 
     def _hops(self, headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
         """The addresses in the header, the nearest first."""

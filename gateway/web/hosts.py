@@ -4,6 +4,8 @@ A page can have its own name point to any address (DNS rebinding). The browser t
 of that page's site, and only the Host header still tells.
 """
 
+import re
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.settings import Settings
@@ -11,6 +13,10 @@ from gateway.web.problem import Problem
 
 # Asked by orchestrators at addresses nobody can list, and of no use to a page.
 _FOR_ALL = ("/healthz", "/readyz")
+# RFC 3986, 3.2.3: a port may also be empty.
+_PORT = re.compile(r":[0-9]*\Z")
+# Whoever reads the host again may take it for less, or for more, if anything else is in it.
+_NAME = re.compile(r"[a-z0-9._-]+")
 
 
 class Hosts:
@@ -24,8 +30,11 @@ class Hosts:
 
     def allows(self, host: str) -> bool:
         """Whether a Host header, with or without a port, names this gateway."""
-        name = _without_port(host.lower())
-        return self._all or name in self._exact or (name.endswith(self._endings) and not name.startswith("."))
+        name = _PORT.sub("", host.lower())
+        return self._all or name in self._exact or self._is_below(name)
+
+    def _is_below(self, name: str) -> bool:
+        return name.endswith(self._endings) and not name.startswith(".") and _NAME.fullmatch(name) is not None
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """The application, closed to other names."""
@@ -48,9 +57,3 @@ class Hosts:
             await refusal(scope, receive, send)
 
         return checked
-
-
-def _without_port(host: str) -> str:
-    name, colon, port = host.rpartition(":")
-    # The colons within [::1] are no port's.
-    return name if colon and not port.endswith("]") else host

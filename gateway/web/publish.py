@@ -73,13 +73,24 @@ class Publish:
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other sites: a browser sends a plain POST for them without asking first (no preflight)."""
-        headers = dict(scope["headers"])
-        origin = headers.get(b"origin", b"").decode("latin-1")
+        origin = _only(scope, b"origin")
         if not origin or self._origins.allows(origin):
             return
         # The scheme is not compared, because TLS may have ended at a proxy.
-        if origin.partition("://")[2] != headers.get(b"host", b"").decode("latin-1"):
+        if origin.partition("://")[2] != _only(scope, b"host"):
             raise Problem(403, f"Pages from {origin} may not publish here; the setting cors_origins says which may.")
+
+
+def _only(scope: Scope, name: bytes) -> str:
+    """A header's value; empty if it is missing.
+
+    Raises:
+        Problem: 400, it is there more than once: whoever judged the first may have been asked about the last.
+    """
+    values: list[str] = [value.decode("latin-1") for each, value in scope["headers"] if each == name]
+    if len(values) > 1:
+        raise Problem(400, f"The request has {len(values)} headers {name.decode().title()}; one is possible.")
+    return values[0] if values else ""
 
 
 def _durable(query_string: bytes) -> bool:

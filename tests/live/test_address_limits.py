@@ -26,6 +26,18 @@ def test_streams_beyond_the_limit_are_told_to_come_back(tmp_path: Path, redis_se
             pass
 
 
+def test_clients_whose_proxy_names_no_address_share_its_limit(tmp_path: Path, redis_server: RedisServer) -> None:
+    """They had none."""
+    values = ["unknown", '"10.0.0.1:1"', "10.0.0.1 3", "010.0.0.1", "10.0.0.1,", "_x"]
+    with Worker(tmp_path, redis_server.url, address_streams=len(values)) as worker, ExitStack() as stack:
+        for value in values:
+            stack.enter_context(open_stream(worker.url, "news", headers={"X-Forwarded-For": value}))
+        for value in values:
+            answer = httpx.get(f"{worker.url}/events?channel=x", headers={"X-Forwarded-For": value})
+            assert transient(answer.text).reason == "address_limit"
+        stack.enter_context(open_stream(worker.url, "news", headers={"X-Forwarded-For": "10.0.0.1"}))
+
+
 def test_behind_a_proxy_each_client_counts_for_itself(tmp_path: Path, redis_server: RedisServer) -> None:
     with Worker(tmp_path, redis_server.url, address_streams=1) as worker, ExitStack() as stack:
         for client in ("203.0.113.7", "1.1.1.1, 203.0.113.8"):

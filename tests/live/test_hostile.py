@@ -169,7 +169,9 @@ def named(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.mark.parametrize(
     "host",
     ["attacker.example", "attacker.example:80", "localhost.attacker.example", "example.com", ".example.com",
-     "a.example.com.evil", "127.0.0.1.nip.io", "localhost@evil", "[::2]", "localhost:80:80", ""],
+     "a.example.com.evil", "127.0.0.1.nip.io", "localhost@evil", "[::2]", "localhost:80:80", "", "localhost:evil",
+     "evil/.example.com", "evil?.example.com", "evil#.example.com", "evil@a.example.com", "evil .example.com",
+     "evil\t.example.com", "evil:80.example.com", "evil\\.example.com", "evil,a.example.com", "é.example.com"],
 )  # fmt: skip
 @pytest.mark.parametrize(
     ("method", "path"),
@@ -179,7 +181,8 @@ def named(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -
 def test_no_other_name_is_answered_where_names_are_given(named: Worker, method: str, path: str, host: str) -> None:
     """A page whose own name leads to this machine would have the rights of a page of this gateway."""
     origin = f"http://{host}"
-    answer = httpx.request(method, named.url + path, content=b"{}", headers={"Host": host, "Origin": origin})
+    headers = {b"Host": host.encode("latin-1"), b"Origin": origin.encode("latin-1")}
+    answer = httpx.request(method, named.url + path, content=b"{}", headers=headers)
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert "allowed_hosts" in answer.json()["detail"]
@@ -187,11 +190,52 @@ def test_no_other_name_is_answered_where_names_are_given(named: Worker, method: 
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]", "[::1]:8080", "a.b.example.com"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:8080",
+        "127.0.0.1:1",
+        "[::1]",
+        "[::1]:8080",
+        "a.b.example.com",
+        "a_b-1.Example.com:8080",
+    ],
 )
 def test_the_names_given_are_answered(named: Worker, host: str) -> None:
     with httpx.stream("GET", f"{named.url}/events?channel=a", headers={"Host": host}) as answer:
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"http://evil.example/events/a", b"localhost", b"400"),
+        (b"http://evil.example?channel=a", b"localhost", b"400"),
+        (b"http://localhost@evil.example/events/a", b"localhost", b"400"),
+        (b"http://evil.example:80/events/localhost", b"localhost", b"400"),
+        (b"http://evil.example/nothing?x=http://localhost/", b"localhost", b"400"),
+        (b"http://localhost/nothing", b"evil.example", b"404"),
+        (b"HTTP://LOCALHOST:8080/nothing?x=http://evil.example/", b"localhost", b"404"),
+        (b"http://[::1]:8080/nothing", b"localhost", b"404"),
+        (b"//evil.example/nothing", b"localhost", b"404"),
+    ],
+)
+def test_the_host_of_an_absolute_target_is_the_one_that_counts(
+    named: Worker, target: bytes, host: bytes, status: bytes
+) -> None:
+    """RFC 9112, 3.2.2: whoever passes the request on, or answers it, ignores the header then."""
+    request = b"GET %b HTTP/1.1\r\nHost: %b\r\nConnection: close\r\n\r\n" % (target, host)
+    with _connect(named, request) as connection:
+        assert connection.recv(4096).startswith(b"HTTP/1.1 %b " % status)
+
+
+def test_a_page_is_of_the_host_of_an_absolute_target(worker: Worker) -> None:
+    statuses = []
+    for target in (b"http://evil.example/publish/a", b"http://good.example/publish/a"):
+        head = b"POST %b HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://good.example\r\n" % target
+        with _connect(worker, head + b"Content-Length: 1\r\nConnection: close\r\n\r\nx") as connection:
+            statuses.append(connection.recv(4096)[9:12])
+    assert statuses == [b"403", b"200"]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -227,6 +271,24 @@ def test_the_console_can_be_framed_by_nobody(named: Worker) -> None:
 def test_origins_that_may_not_publish(worker: Worker, origin: str) -> None:
     answer = httpx.post(f"{worker.url}/publish/a", content=b"x", headers={"Origin": origin})
     assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("name", ["Origin", "Host"])
+def test_two_origins_are_none(worker: Worker, name: str) -> None:
+    """The last one counted, while whoever stands in front may have judged the first."""
+    good = f"127.0.0.1:{worker.port}"
+    values = {"Origin": f"http://{good}", "Host": good}
+    for evil_first in (True, False):
+        doubled = [("http://" if name == "Origin" else "") + "evil.example", values[name]]
+        lines = [(each, value) for each, value in values.items() if each != name]
+        lines += [(name, value) for value in (doubled if evil_first else reversed(doubled))]
+        head = "POST /publish/a HTTP/1.1\r\n" + "".join(f"{each}: {value}\r\n" for each, value in lines)
+        with _connect(worker, f"{head}Content-Length: 1\r\nConnection: close\r\n\r\nx".encode()) as connection:
+            answer = b""
+            while piece := connection.recv(4096):
+                answer += piece
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert f"2 headers {name}".encode() in answer
 
 
 def test_endless_trailers_are_cut_off(worker: Worker) -> None:

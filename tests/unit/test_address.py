@@ -28,8 +28,18 @@ def of(peer: str | None, header: str = "", *, value: str = "", **settings: Any) 
         ("::ffff:203.0.113.7", "203.0.113.7"),
         ("", PROXY),
         ("10.0.0.1", "10.0.0.1"),  # nobody but proxies: the farthest
-        ("203.0.113.7, unknown", ""),
-        ("203.0.113.7, <script>", ""),
+        # No address: they count as their proxy, or nothing would limit them.
+        ("unknown", PROXY),
+        ("203.0.113.7, unknown", PROXY),
+        ("203.0.113.7, <script>", PROXY),
+        ('"10.0.0.1:1"', PROXY),
+        ("203.0.113.7 3", PROXY),
+        ("203.0.113.007", PROXY),
+        ("203.0.113.7,", PROXY),
+        (",", PROXY),
+        ("_hidden", PROXY),
+        ("unix", PROXY),
+        ("203.0.113.7, unknown, 10.9.9.9", "10.9.9.9"),  # the farther of two of our proxies
         (", ".join(["203.0.113.7", *["10.0.0.1"] * 50]), "10.0.0.1"),
     ],
 )
@@ -43,9 +53,10 @@ def test_behind_proxies(value: str, client: str) -> None:
         ("for=203.0.113.7;proto=https;by=10.0.0.1", "203.0.113.7"),
         ('For="[2001:db8:1:2:3::4]:4711"', "2001:db8:1:2::/64"),
         ("for=1.1.1.1, proto=http; for=203.0.113.7", "203.0.113.7"),
-        ("for=_hidden", ""),
-        ("proto=https", ""),
-        ("beforfor=1.1.1.1", ""),
+        ("for=_hidden", PROXY),
+        ("for=unknown", PROXY),
+        ("proto=https", PROXY),
+        ("beforfor=1.1.1.1", PROXY),
     ],
 )
 def test_the_standard_header(value: str, client: str) -> None:
@@ -63,7 +74,8 @@ def test_others_are_not_believed() -> None:
 def test_behind_a_unix_socket() -> None:
     assert of(None, "x-forwarded-for", value="203.0.113.7") == "203.0.113.7"
     assert of(None, "x-forwarded-for", value="203.0.113.7", trusted_proxies="127.0.0.1") == ""
-    assert of(None) == ""
+    assert of(None) == of(None, "x-forwarded-for", value="unknown") == "unix"
+    assert of(None, trusted_proxies="127.0.0.1") == ""
 
 
 def test_what_is_no_proxy() -> None:

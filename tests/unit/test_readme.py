@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from attacks.__main__ import SETTINGS as ATTACKED
 from gateway.commands import main
 from gateway.memory.event import MAX_RETRY_MS
 from gateway.settings import Settings
@@ -32,6 +33,17 @@ def test_limits_in_the_text_are_the_defaults() -> None:
     assert f"0 to {MAX_RETRY_MS:,} |" in readme
     assert fields["max_payload_bytes"].default == 1024 * 1024
     assert "larger than 1 MiB" in readme
+
+
+def test_the_page_names_the_settings_under_which_attacks_were_played() -> None:
+    assert set(ATTACKED) == {"allowed_patterns", "address_streams", "address_rate", "address_channels", "linger"}
+    assert ATTACKED["allowed_patterns"] == "*"
+    page = " ".join((ROOT / "docs" / "security.md").read_text().split())
+    assert (
+        f"({ATTACKED['address_streams']:,} streams, {ATTACKED['address_rate']:,} new ones per second, "
+        f"{ATTACKED['address_channels']:,} channels), every pattern allowed, channels that linger for "
+        f"{ATTACKED['linger']} seconds, and everything else as it comes"
+    ) in page
 
 
 @pytest.mark.parametrize(

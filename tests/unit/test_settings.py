@@ -168,6 +168,7 @@ def test_a_number_may_be_at_its_bounds_and_not_beyond(name: str, bounds: tuple[f
         ({"secret": "x" * 16}, {"secret": "x" * 15}, "secret"),
         ({"secret": "x" * 256}, {"secret": "x" * 257}, "secret"),
         ({"channel_prefix": "x" * 256}, {"channel_prefix": "x" * 257}, "channel_prefix"),
+        ({"channel_prefix": "gateway-"}, {"channel_prefix": "gateway."}, "channel_prefix"),
     ],
 )
 def test_settings_that_have_to_agree_may_just_do_so(
