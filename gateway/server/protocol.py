@@ -323,6 +323,11 @@ class _Handle:
         data, self._head.data = self._head.data, b""
         return data
 
+    def abandon(self) -> None:
+        self._running().disconnected = True
+        if not self.gone:
+            self._protocol.transport.abort()
+
     def hand_over(self, stream: DirectStream) -> Connection:
         protocol, cycle = self._protocol, self._running()
         transport = protocol.transport

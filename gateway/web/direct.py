@@ -36,6 +36,9 @@ class DirectHandle(Protocol):
     def take_head(self) -> bytes:
         """The response head, held back so that it goes out with what follows; untaken, `hand_over` sends it."""
 
+    def abandon(self) -> None:
+        """Cut the connection, if the client hasn't left: the request gets no answer, or none that is complete."""
+
     def hand_over(self, stream: "DirectStream") -> "Connection":
         """Give the connection to the stream; the request is complete for the server."""
 

@@ -19,6 +19,7 @@ class PortableStream(EventSourceResponse):
         headers: the response's headers.
         on_exit: called when the server is about to exit, to end the stream; None where the server itself ends its
             streams.
+        on_abort: called before the response is given up; None where the server can only be left to notice.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class PortableStream(EventSourceResponse):
         first: bytes,
         headers: Mapping[str, str],
         on_exit: Callable[[Subscriber], None] | None,
+        on_abort: Callable[[], None] | None,
     ) -> None:
         self._members = members
         self._subscriber = subscriber
         self._first = first
         self._on_exit = on_exit
+        self._on_abort = on_abort
         self._last: bytes | None = None
         self._wakeup = asyncio.Event()
         self._everything = anyio.CancelScope()
@@ -51,6 +54,7 @@ class PortableStream(EventSourceResponse):
             # waits, would stay until the garbage collector comes by.
             self._subscriber.sink = None
             self._subscriber.discard()
+            self._on_abort = None  # the connection may have another request by now
 
     async def _listen_for_exit_signal(self) -> None:  # type: ignore[override]
         # sse-starlette cancels a response as soon as this returns, so it never does: the stream ends by what is
@@ -90,4 +94,6 @@ class PortableStream(EventSourceResponse):
 
     def abort(self) -> None:
         self._subscriber.discard()
+        if self._on_abort is not None:
+            self._on_abort()
         self._everything.cancel()

@@ -73,8 +73,9 @@ class Subscribe:
         try:
             if handle is None:
                 headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.compressed else {})
-                on_exit = None if EXTENSION in scope.get("extensions", {}) else self._end
-                stream = PortableStream(self._members, subscriber, first, headers, on_exit)
+                server: DirectHandle | None = scope.get("extensions", {}).get(EXTENSION)
+                on_exit, on_abort = (self._end, None) if server is None else (None, server.abandon)
+                stream = PortableStream(self._members, subscriber, first, headers, on_exit, on_abort)
                 self._portable.add(stream)
                 try:
                     await stream(scope, departure.receive, send)
@@ -157,6 +158,7 @@ class Subscribe:
         finally:
             handle.watch(None)
             if handle.gone:
+                handle.abandon()
                 raise ClientGone from None
 
     async def _request(self, scope: Scope, receive: Receive) -> StreamRequest:
@@ -188,6 +190,7 @@ class Subscribe:
         except BaseException as error:
             self._members.leave(subscriber, "client")
             if handle.gone and isinstance(error, RuntimeError):
+                handle.abandon()
                 return  # uvloop says so of a transport that closed just now
             raise
         DirectStream(self._members, subscriber).begin(handle, first)

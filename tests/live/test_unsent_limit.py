@@ -78,6 +78,7 @@ def test_those_furthest_behind_are_ended_first_and_lose_nothing(
         after = resumed.read_until(b"<%d>xxxxx" % number)
         assert _numbers(before + after)[:number] == list(range(number))
         wait_until(lambda: metric(worker, "unsent_bytes") == 0, "nothing waits")
+        assert "ERROR" not in worker.output
 
 
 def test_what_many_wait_for_counts_once(tmp_path: Path, redis_server: RedisServer, channel: str) -> None:

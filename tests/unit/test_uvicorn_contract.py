@@ -21,39 +21,12 @@ from gateway.server.deadlines import Deadlines
 from gateway.server.protocol import MAX_HEAD_BYTES, GatewayProtocol
 from gateway.server.server import GatewayServer
 from gateway.settings import Settings
+from tests.unit.transport import Transport
 
 
 def gateway_protocol(*args: Any) -> GatewayProtocol:
     metrics = Metrics(max_connections=10)
     return GatewayProtocol(*args, deadlines=Deadlines(Settings()), metrics=metrics, streams=())
-
-
-class Transport(asyncio.Transport):
-    """Notes what is written."""
-
-    def __init__(self) -> None:
-        super().__init__({"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)})
-        self.written = b""
-        self.writes = 0
-        self.protocol: asyncio.BaseProtocol | None = None
-        self.closed = False
-
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.written += data
-        self.writes += 1
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self.protocol = protocol
-
-    def close(self) -> None:
-        self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
 
 
 async def _serve(app: Any, request: bytes) -> tuple[GatewayProtocol, Transport]:
