@@ -61,7 +61,7 @@ class PublishedPayloads(Target):
                 content, durable = case.content
                 if not durable:
                     await client.publish(_CHANNEL, content)
-                elif not content.startswith(DURABLE_MARK):  # else the function refuses it
+                elif not _is_refused(content):
                     await client.fcall("gateway_publish", 1, _CHANNEL, content)
             await client.publish(_CHANNEL, _LAST)
             heard = {name: await listener.until(_LAST.encode()) for name, listener in listeners.items()}
@@ -92,11 +92,16 @@ class PublishedPayloads(Target):
         return []
 
 
+def _is_refused(content: bytes) -> bool:
+    """Whether the function answers an error."""
+    return content.startswith(DURABLE_MARK) or len(content) > MAX_PAYLOAD_BYTES
+
+
 def _expected(content: bytes, durable: bool) -> Delivered | Rejected:
     if not durable:
         return outcome(content)
-    if content.startswith(DURABLE_MARK):
-        return Rejected("")  # the function refuses it, and nobody hears of it
+    if _is_refused(content):
+        return Rejected("")  # nobody hears of it
     told = outcome(content)
     if isinstance(told, Delivered) and told.own_id:
         return Rejected("bad_envelope")  # its position is its id

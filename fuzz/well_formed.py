@@ -78,7 +78,8 @@ def _judged(kind: str, head: bytes, content: bytes, channels: list[str], answer:
         if answer.body and answer.whole and json.loads(answer.body)["status"] != answer.status:
             return "the problem says another status"
         if kind == "publish" and answer.status == 400 and not channels and b"?" not in head.partition(b" HTTP")[0]:
-            return "refused, although it can be delivered" if _is_deliverable(content, False) else ""
+            taken = _is_deliverable(content, False) and not _has_two_origins(head)
+            return "refused, although it can be delivered" if taken else ""
         return ""
     if answer.status not in (200, 204):
         return "a status that nobody knows"
@@ -89,6 +90,8 @@ def _judged(kind: str, head: bytes, content: bytes, channels: list[str], answer:
         durable = "id" in said
         if durable and not _ID.fullmatch(said["id"]):
             return "an id of another form"
+        if _has_two_origins(head):
+            return "taken from two origins"
         return "" if _is_deliverable(content, durable) else "taken, although it can't be delivered"
     if kind in ("query", "json") and not head.startswith(b"HEAD"):
         return _stream(channels, answer)
@@ -115,6 +118,10 @@ def _stream(channels: list[str], answer: Answer) -> str:
     if any(_CONTROL.search(name) or not name or len(name.encode()) > MAX_ID_BYTES for name in channels):
         return "such a channel can't be"
     return ""
+
+
+def _has_two_origins(head: bytes) -> bool:
+    return head.lower().count(b"\r\norigin:") > 1
 
 
 def _is_deliverable(content: bytes, durable: bool) -> bool:
