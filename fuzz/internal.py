@@ -58,7 +58,7 @@ class InternalMessages(Target):
                     where, form, text = case.content
                     if where != "answer":
                         channel = _PEERS if where == "peers" else _TICKS if where == "ticks" else await _own(client)
-                        await client.publish(channel, _in_form(stage, form, text, ticks=where == "ticks"))
+                        await client.publish(channel, _in_form(stage, form, channel, text))
                     if where == "answer" or number % 25 == 0:
                         self._asked += 1
                         asking.append(asyncio.create_task(_ask(stage, id_, self._asked)))
@@ -97,7 +97,7 @@ async def _peer(stage: Stage, client: Redis, answers: list[bytes]) -> None:
     number = 0
     async with client.pubsub(ignore_subscribe_messages=True) as heard:
         await heard.subscribe(_PEERS, b"gateway.worker.0.fuzz")
-        await client.publish(_PEERS, stage.signed(json.dumps(["here", "fuzz", 0, None]).encode()))
+        await client.publish(_PEERS, stage.signed(_PEERS, json.dumps(["here", "fuzz", 0, None]).encode()))
         async for message in heard.listen():
             try:
                 kind, by, asked, _ = json.loads(message["data"].partition(b" ")[2])
@@ -105,22 +105,23 @@ async def _peer(stage: Stage, client: Redis, answers: list[bytes]) -> None:
                 continue
             if by == "fuzz" or kind not in ("ask", "tell", "heard", "stay") or not isinstance(by, str):
                 continue
+            own = b"gateway.worker.0.%b" % by.encode(errors="replace")
             for _ in range(2):
                 body = answers[number % len(answers)] if answers else b"null"
                 number += 1
                 said = {"tell": "told", "heard": "did"}.get(kind, "known")
                 text = b'["%b","fuzz",%d,%b]' % (said.encode(), asked, body)
-                await client.publish(f"gateway.worker.0.{by}", stage.signed(text))
+                await client.publish(own, stage.signed(own, text))
             if kind == "tell":  # else it would be waited for
                 text = b'["told","fuzz",%d,[true,[]]]' % asked
-                await client.publish(f"gateway.worker.0.{by}", stage.signed(text))
+                await client.publish(own, stage.signed(own, text))
 
 
-def _in_form(stage: Stage, form: str, text: bytes, ticks: bool) -> bytes:
+def _in_form(stage: Stage, form: str, channel: bytes, text: bytes) -> bytes:
     if form == "bare":
         return text
-    signature = stage.signer.sign(text) if form == "signed" else b"0" * 20
-    return text + b" " + signature if ticks else signature + b" " + text
+    signature = stage.signer.sign(channel, text) if form == "signed" else b"0" * 20
+    return text + b" " + signature if channel == _TICKS else signature + b" " + text
 
 
 def _message(chance: Chance) -> Any:

@@ -94,9 +94,9 @@ class Stage(AbstractContextManager["Stage"]):
         """Keep something open for as long as the stage."""
         return self._stack.enter_context(context)
 
-    def signed(self, message: bytes) -> bytes:
+    def signed(self, channel: bytes, message: bytes) -> bytes:
         """As workers send it to each other."""
-        return self.signer.sign(message) + b" " + message
+        return self.signer.sign(channel, message) + b" " + message
 
     def troubles(self) -> list[str]:
         """What the worker has logged since the last call that it must never log."""

@@ -5,12 +5,13 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.broker.client import connection_pool
-from gateway.broker.clock import ALIVE, TickClock
+from gateway.broker.clock import ALIVE, TickClock, tick_channel
 from gateway.broker.functions import Functions
 from gateway.broker.library import Library
 from gateway.broker.link import Link
@@ -54,15 +55,13 @@ class Broker:
         self._settings = settings
         prefix = settings.channel_prefix.encode()
         pool = connection_pool(settings, _COMMAND_CONNECTIONS, settings.redis_connect_timeout)
-        database = int(pool.connection_kwargs.get("db", 0))
-        # Without the prefix: all gateways on a database share its clock.
-        self._tick_channel = b"gateway.tick.%d" % database
+        database = self._database = int(pool.connection_kwargs.get("db", 0))
         self._metrics = metrics
         self._now = clock
         self._durable_channels = DurableChannels(settings.durable_channels)
         self._commands = Redis(connection_pool=pool)
         self.library = Library(self._commands, settings)
-        self._signer = Signer()
+        self._signer = Signer(clock)
         self._signer.on_doubt = self._doubt
         self._doubted_at = -math.inf
         self._functions = Functions(self._commands, self.library, self._signer, settings.secret)
@@ -86,7 +85,7 @@ class Broker:
             self.library,
             self._commands,
             self.listening,
-            self._tick_channel,
+            tick_channel(database),
             self.peers.own,
             settings.canary_interval,
             metrics,
@@ -108,11 +107,11 @@ class Broker:
             self._signer,
             receiver,
             self._durable_channels,
-            self._tick_channel,
+            self._database,
             self._metrics,
             self._now,
         )
-        link.control(self.peers.everyone, self.peers.received)
+        link.control(self.peers.everyone, partial(self.peers.received, self.peers.everyone))
         link.control(self.peers.own, self._own_came)
         link.on_first_tick.append(self.peers.greet)
         # The connection may lead to another server: look now.
@@ -165,7 +164,7 @@ class Broker:
         if payload == ALIVE:
             self.clock.heard()
         else:
-            self.peers.received(payload)
+            self.peers.received(self.peers.own, payload)
 
     def _open_uncounted(self, topics: Sequence[Topic]) -> None:
         if self._link is not None:

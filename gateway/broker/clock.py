@@ -27,6 +27,12 @@ _RETRY = 0.2
 """Seconds before a command that failed is sent again."""
 
 
+def tick_channel(database: int) -> bytes:
+    """On which Redis publishes a database's ticks: databases share Pub/Sub, and all gateways on one share its clock,
+    whatever their prefix."""
+    return b"gateway.tick.%d" % database
+
+
 class TickClock:
     """Requests ticks for as long as a connection lives.
 

@@ -11,6 +11,7 @@
 --                              ticked_ms   when that was, by the server's clock
 --                              lineage     "generation:end,…", ended generations, oldest first
 --                              n:CHANNEL   position of the channel's newest durable message
+--                              db          number of the database, which a function can't ask for: the newest tick's
 --                              pruned      "generation.number" of the newest message whose n: field was removed
 --                              older       newest number of this generation issued by the previous version, 0: none
 --                              step, cut   when `cut` was computed; all smaller entry ids are older than AGE
@@ -28,6 +29,7 @@ local STEP = AGE < 1440 and 1 or (AGE - AGE % 1440) / 1440
 local MARK = '\30gateway:'
 local RESERVED = 'gateway.'
 local SECRET = '@SECRET@'
+local SECRET_KEY = '@SECRET_KEY@'  -- holds the secret in force where there are no Functions; else empty
 local POSITIONS, CLOCK, AGES, CHECKPOINTS = 'gateway.positions', 'gateway.clock', 'gateway.ages', 'gateway.checkpoints'
 local EPOCH_MS = 1700000000000
 local FIRST_GENERATION = 1e13  -- above every entry id of the previous version, which begins with 13 digits of unix ms
@@ -56,10 +58,17 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- What only the gateway can write, because nobody else knows the secret: see signature.py, which does the same.
-local function signature(said)
+-- What only the gateway can write, because nobody else knows the secret, and where it counts: see signature.py, which
+-- does the same.
+local function signature(where, said)
   if SECRET == '' then return '' end
-  return string.sub(redis.sha1hex(SECRET .. redis.sha1hex(SECRET .. said)), 1, 20)
+  local secret = SECRET
+  if SECRET_KEY ~= '' then
+    -- The worker whose script this is may not know yet that there is another.
+    local kept = redis.pcall('GET', SECRET_KEY)
+    secret = type(kept) == 'string' and string.match(kept, '^%S+') or secret
+  end
+  return string.sub(redis.sha1hex(secret .. redis.sha1hex(secret .. where .. '\0' .. said)), 1, 20)
 end
 
 local function now_us()
@@ -164,11 +173,12 @@ end
 
 -- ARGV: the channel for ticks, generation and number of the newest tick heard (0 0: none), least ms between two ticks.
 -- Returns {generation, number of the newest tick, ms to wait before asking again or 0}. A worker that has heard none
--- doesn't know whether the newest was before or after it subscribed, so it needs one of its own.
+-- doesn't know whether the newest was before or after it subscribed, so it needs one of its own. The channel ends with
+-- the number of the database.
 local function tick(keys, args)
   local channel, spacing = args[1], tonumber(args[4])
   local seen_generation, seen_tick = tonumber(args[2]), tonumber(args[3])
-  local state = begin()
+  local state, known_db = begin('db')
   if state.ticked > 0 then
     local on_its_way = seen_generation ~= state.generation or seen_tick < state.ticked
     if on_its_way and seen_generation > 0 then return { state.generation, state.ticked, 0 } end
@@ -185,9 +195,11 @@ local function tick(keys, args)
     'HSET', POSITIONS, 'clock', text(state.clock), 'older', text(state.older), 'ticked', text(state.ticked),
     'ticked_ms', text(now)
   )
+  local db = string.match(channel, '%.(%d+)$') or ''
+  if db ~= known_db then redis.call('HSET', POSITIONS, 'db', db) end
   local lineage = redis.call('HGET', POSITIONS, 'lineage') or ''
   local payload = string.format('3 %.0f %.0f %s %s', state.generation, state.clock, state.identity, lineage)
-  redis.call('PUBLISH', channel, payload .. ' ' .. signature(payload))
+  redis.call('PUBLISH', channel, payload .. ' ' .. signature(channel, payload))
   return { state.generation, state.ticked, 0 }
 end
 
@@ -287,7 +299,7 @@ local function publish(keys, args)
   if why then return redis.error_reply(why) end
   local now = AGE > 0 and math.floor(now_us() / 1000)
   local key = 'gateway.stream:' .. channel
-  local state, known, pruned, step, cut = begin('n:' .. channel, 'pruned', 'step', 'cut')
+  local state, known, pruned, step, cut, db = begin('n:' .. channel, 'pruned', 'step', 'cut', 'db')
   issue(state)
   local id = entry_id(state.generation, state.clock)
   local position = string.format('%.0f.%.0f.%.0f', state.generation, state.ticked, state.clock)
@@ -306,7 +318,8 @@ local function publish(keys, args)
     'HSET', POSITIONS, 'clock', text(state.clock), 'older', text(state.older), 'n:' .. channel, position
   )
   local number = string.format('%.0f-%010.0f', state.generation, state.clock)
-  local mark = SECRET == '' and '' or ' ' .. signature(number .. ' ' .. channel)
+  -- A new database has no number until its first tick.
+  local mark = SECRET == '' and '' or ' ' .. signature(db or '', number .. ' ' .. channel)
   redis.call('PUBLISH', channel, MARK .. number .. mark .. '\n' .. message)
   -- The message is on its way. With an error, for a key of somebody else's, its publisher would send it again.
   if now then pcall(expire, state, key, channel, now, pruned, step, cut) end

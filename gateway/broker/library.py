@@ -123,12 +123,19 @@ class Library:
     Channels are Redis' own names, with the prefix. All methods raise redis.exceptions.RedisError when Redis
     can't be reached or refuses (out of memory, read-only replica, too few replicas, ACL).
 
+    What is signed is asked of the function, if there is one: it signs with the secret in force, which this worker may
+    not know yet.
+
     Args:
         redis: a client of the gateway's database that doesn't decode responses.
         settings: how much is kept.
+
+    Attributes:
+        has_functions: whether Redis has them, and signs.
     """
 
     def __init__(self, redis: Redis, settings: Settings) -> None:
+        self.has_functions = False
         self._redis = redis
         source = files(__package__).joinpath("library.lua").read_text()
         source = source.replace("@EVENTS@", str(settings.durable_events))
@@ -137,13 +144,18 @@ class Library:
         self._scripts: dict[str, Any] = {}
         self.use(b"")
 
-    def code(self, secret: bytes) -> str:
-        """The text of the functions, with the secret with which they sign; empty: they don't."""
-        return self._source.replace("@SECRET@", secret.decode())
+    def code(self, secret: bytes, key: str = "") -> str:
+        """The text of the functions.
 
-    def use(self, secret: bytes) -> None:
-        """Have what is published from now on signed with this secret."""
-        code = self.code(secret)
+        Args:
+            secret: with which they sign; empty: they don't.
+            key: in which a newer secret can be; empty: none.
+        """
+        return self._source.replace("@SECRET_KEY@", key).replace("@SECRET@", secret.decode())
+
+    def use(self, secret: bytes, key: str = "") -> None:
+        """Have what is published from now on signed with this secret, or with that in the key, if there is one."""
+        code = self.code(secret, key)
         for name in ("tick", "publish", "read", "last"):
             self._scripts[name] = self._redis.register_script(f"{code}\nreturn {name}(KEYS, ARGV)")
 
@@ -155,7 +167,10 @@ class Library:
             seen: the newest tick heard on the present connection; BEGINNING if none.
             spacing_ms: least time between two ticks.
         """
-        reply = await self._scripts["tick"](keys=[], args=[channel, *seen, spacing_ms])
+        arguments = [channel, *seen, spacing_ms]
+        reply = await self._function("tick", [], arguments) if self.has_functions else None
+        if reply is None:
+            reply = await self._scripts["tick"](keys=[], args=arguments)
         try:
             return TickReply(*map(int, reply))
         except (TypeError, ValueError):
@@ -175,6 +190,8 @@ class Library:
         Returns:
             Its position, "generation.tick.number".
         """
+        if self.has_functions and (called := await self.call(channel, message)) is not None:
+            return called
         position: bytes = await self._scripts["publish"](keys=[channel], args=[message])
         return position.decode()
 
@@ -184,13 +201,19 @@ class Library:
         Returns:
             The message's position; None if the functions are not there.
         """
+        position: bytes | None = await self._function("publish", [channel], [message])
+        return None if position is None else position.decode()
+
+    async def _function(self, name: str, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        """The answer of a function in Redis; None if it isn't there, or this user may not call it."""
         try:
-            position: bytes = await cast("Any", self._redis.fcall("gateway_publish", 1, channel, message))
+            return await cast("Any", self._redis.fcall(f"gateway_{name}", len(keys), *keys, *arguments))
         except ResponseError as error:
-            if "function not found" in str(error).lower() or "unknown command" in str(error).lower():
+            said = str(error).lower()
+            # Nothing has been done. Whatever else is refused may have been done in part.
+            if any(each in said for each in ("function not found", "unknown command", "'fcall' command")):
                 return None
             raise
-        return position.decode()
 
     async def read(self, ranges: Sequence[Range], max_events: int, max_bytes: int) -> Reading:
         """Durable messages in ranges of several channels.

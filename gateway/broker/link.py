@@ -12,8 +12,9 @@ from redis.asyncio import Connection, Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from gateway.broker.client import connection_pool, disconnect_idle, new_connection, without_password
-from gateway.broker.clock import PATIENCE, TickClock
+from gateway.broker.clock import PATIENCE, TickClock, tick_channel
 from gateway.broker.functions import Functions
+from gateway.broker.secret import NOTICES
 from gateway.broker.server_identity import identity_of
 from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
@@ -57,7 +58,7 @@ class Link:
         signer: knows the gateway's own messages from what anybody may publish.
         receiver: told of what has come.
         durable_channels: on which plain messages are rejected.
-        tick_channel: on which Redis publishes ticks.
+        database: number of Redis' database: signatures of another's don't count here.
         metrics: where messages, connects and failures are counted.
         now: seconds, monotonic.
     """
@@ -74,7 +75,7 @@ class Link:
         signer: Signer,
         receiver: Receiver,
         durable_channels: DurableChannels,
-        tick_channel: bytes,
+        database: int,
         metrics: Metrics,
         now: Callable[[], float],
     ) -> None:
@@ -86,7 +87,8 @@ class Link:
         self._functions = functions
         self._signer = signer
         self._secret_changed = asyncio.Event()
-        signer.on_change = self._secret_changed.set
+        functions.on_change = self._secret_changed.set
+        self._ponged = asyncio.Event()
         # Ticks up to here were issued before this connection listened; None until that is known.
         self._floor: tuple[int, int] | None = None
         self._receiver = receiver
@@ -104,8 +106,14 @@ class Link:
         self._max_payload_bytes = settings.max_payload_bytes
         self._max_id_bytes = settings.max_id_bytes
         self._hears_ticks = asyncio.Event()
-        self._control: dict[bytes, Callable[[bytes], None]] = {tick_channel: self._tick_came}
-        self._tick_channel = tick_channel
+        self._database = b"%d" % database
+        self._tick_channel = tick_channel(database)
+        # The notices first, so that none is missed by whoever hears ticks.
+        self._control: dict[bytes, Callable[[bytes], None]] = {
+            NOTICES: self._notice_came,
+            self._tick_channel: self._tick_came,
+        }
+        self._notice: bytes | None = None
         # Requests sent and not yet answered, by name: only the last answer confirms a topic.
         self._unanswered: Counter[Key] = Counter()
         # The same commands in the order they were sent, because an error names neither command nor channel.
@@ -140,6 +148,8 @@ class Link:
                     await connection.connect()  # type: ignore[no-untyped-call]
                     identity = await identity_of(connection)
                     await self._functions.install()
+                # No more can come that was signed with the former.
+                self._functions.adopt()
                 self._begin(identity)
                 backoff = _FIRST_BACKOFF
                 async with asyncio.TaskGroup() as tasks:
@@ -148,7 +158,7 @@ class Link:
                     tasks.create_task(self._reconcile(connection))
                     tasks.create_task(self._run_clock(connection))
                     tasks.create_task(self._watch())
-                    tasks.create_task(self._watch_secret())
+                    tasks.create_task(self._watch_secret(connection))
             except* (RedisError, OSError, ServerChanged, OutOfStep) as errors:
                 self._failed(_first(errors))
             except* Exception as errors:  # an answer nobody expected: without this the worker would stay deaf
@@ -177,6 +187,7 @@ class Link:
         self._refused.clear()
         self._hears_ticks.clear()
         self._secret_changed.clear()
+        self._notice = None
         self._floor = None
         self._clock.deaf = ""
         self._reopening = set(self._topics)
@@ -223,14 +234,22 @@ class Link:
             elif (silence := self._now() - self._heard_at) > PATIENCE * self._interval:
                 raise ConnectionError(f"silent for {silence:.1f} s, the connection is taken for dead")
 
-    async def _watch_secret(self) -> None:
-        """Messages signed with the new secret have been taken for forged ones, and counted otherwise than elsewhere.
+    async def _watch_secret(self, connection: Connection) -> None:
+        """Notice a new secret that no notice announces: messages signed with it have been taken for forged ones, and
+        counted otherwise than elsewhere.
 
         Raises:
-            ServerChanged: there is a new one.
+            ServerChanged: there is one.
         """
-        await self._secret_changed.wait()
-        raise ServerChanged("the secret has changed")
+        while True:
+            await self._secret_changed.wait()
+            self._secret_changed.clear()
+            # It may have been announced: that is read before the answer to this.
+            self._ponged.clear()
+            await connection.send_command("PING", check_health=False)
+            await self._ponged.wait()
+            if self._functions.has_changed:
+                raise ServerChanged("the secret has changed")
 
     # -- reading
 
@@ -252,10 +271,13 @@ class Link:
                 if (handle := self._control.get(name)) is not None:
                     self.flush()
                     handle(reply[2])
+                    if self._notice is not None:
+                        await self._follow(self._notice)
                     continue
                 heard = self._message((False, name), name, reply[2])
             elif kind == b"pong" or reply == b"PONG":  # the latter while nothing is subscribed to
                 self._clock.heard()
+                self._ponged.set()
                 continue
             elif kind == b"pmessage":
                 heard = self._message((True, reply[1]), reply[2], reply[3])
@@ -282,7 +304,8 @@ class Link:
         try:
             durable, body = split_durable(payload)
             if durable is not None:
-                if not self._signer.has_signed(durable.text + b" " + name, durable.signature):
+                # Redis signs for no database in particular as long as there was no tick in it.
+                if not self._signer.has_signed(durable.text + b" " + name, durable.signature, self._database, b""):
                     self._reject_signature(name)
                     durable = None
                 elif self._listening.is_new(durable.generation, durable.number):
@@ -357,9 +380,19 @@ class Link:
                 more,
             )
 
+    def _notice_came(self, payload: bytes) -> None:
+        self._notice = payload
+
+    async def _follow(self, notice: bytes) -> None:
+        """Read on with the new secret; until it is known, nothing is read."""
+        self._notice = None
+        if not await self._functions.follow(notice):
+            self._metrics.refused_messages["unsigned"] += 1
+        self._heard_at = self._now()
+
     def _tick_came(self, payload: bytes) -> None:
         payload, _, signature = payload.rpartition(b" ")
-        if not self._signer.has_signed(payload, signature):
+        if not self._signer.has_signed(payload, signature, self._tick_channel):
             self._metrics.refused_messages["unsigned"] += 1
             return
         try:
@@ -372,7 +405,7 @@ class Link:
         first = self._listening.era is None
         if first and (self._floor is None or (tick.generation, tick.number) <= self._floor):
             return
-        if self._listening.has_heard(tick):
+        if self._listening.has_heard(tick) or self._listening.is_foreign(tick):
             self._metrics.refused_messages["bad_control"] += 1  # it was published again
             return
         opened = self._listening.tick(tick)
@@ -514,6 +547,8 @@ _RESERVED = RESERVED_PREFIX.encode()
 
 
 def _control_use(channel: bytes) -> str:
+    if channel == NOTICES:
+        return "when the secret changes, this worker has to reconnect, and its clients may get a gap"
     if b"gateway.tick." in channel:
         return "without ticks, streams have no positions, and clients that come back get a gap"
     return "other workers can't be asked what this one doesn't know, and clients that move get a gap"

@@ -155,10 +155,10 @@ class Peers:
             "inherited": self._on_answer,
         }
 
-    def received(self, payload: bytes) -> None:
+    def received(self, channel: bytes, payload: bytes) -> None:
         """A message has come on one of the channels."""
         signature, _, payload = payload.partition(b" ")
-        if not self._signer.has_signed(payload, signature):
+        if not self._signer.has_signed_lately(payload, signature, channel):
             self._metrics.refused_messages["unsigned"] += 1
             return
         try:
@@ -322,11 +322,11 @@ class Peers:
         pending = self._pending[self._number] = _Pending()
         return self._number, pending
 
-    def _signed(self, message: bytes) -> bytes:
-        return b"%b %b" % (self._signer.sign(message), message)
+    def _signed(self, channel: bytes, message: bytes) -> bytes:
+        return b"%b %b" % (self._signer.sign(channel, message), message)
 
     async def _publish(self, channel: bytes, message: bytes) -> int:
-        return int(await self._commands.publish(channel, self._signed(message)))
+        return int(await self._commands.publish(channel, self._signed(channel, message)))
 
     async def _publish_to_workers(self, message: bytes) -> int:
         """How many have got it.
@@ -335,7 +335,7 @@ class Peers:
         that begins to listen in between would be waited for, and has never been asked.
         """
         async with self._commands.pipeline(transaction=True) as transaction:
-            transaction.publish(self.everyone, self._signed(message))
+            transaction.publish(self.everyone, self._signed(self.everyone, message))
             transaction.pubsub_numsub(self.everyone)
             _, [(_, listeners)] = await transaction.execute()
         return int(listeners)

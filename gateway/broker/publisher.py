@@ -51,6 +51,7 @@ class RedisPublisher:
             if (position := await self._library.call(channel, payload)) is not None:
                 return position
             await self._functions.install()
+            self._functions.adopt()
             self._functions = None
         return await self._library.publish(channel, payload)
 

@@ -134,6 +134,7 @@ class Listening:
         if not self._identity:
             return []  # this user may not ask who the server is: nothing can be counted
         if tick.identity != self._identity:
+            self._suspect = tick.generation
             raise ServerChanged("another server is the master now")
         if self.era is None:
             self._begin(tick)
@@ -215,6 +216,14 @@ class Listening:
     def has_heard(self, tick: Tick) -> bool:
         """Whether it is a tick from before the newest: Redis publishes each once, but others may do so again."""
         return self.era is not None and (tick.generation, tick.number) <= self.era
+
+    def is_foreign(self, tick: Tick) -> bool:
+        """Whether it is a tick of a server that this connection was given up for before, and which isn't the master.
+
+        While there is none of this connection's own yet, one that has come from there just now says no more.
+        """
+        known = tick.generation in self._foreign or (self.era is None and tick.generation == self._suspect)
+        return known and tick.identity != self._identity
 
     def is_new(self, generation: int, number: int) -> bool:
         """A durable message has come; returns whether it belongs to this database, and comes for the first time.

@@ -91,7 +91,7 @@ async def running(commands: Redis, gate: asyncio.Event | None = None) -> AsyncIt
             async for message in subscription.listen():
                 if gate is not None:
                     await gate.wait()
-                peer.peers.received(message["data"])
+                peer.peers.received(message["channel"], message["data"])
 
         reading = asyncio.create_task(read())
         try:
@@ -172,7 +172,7 @@ async def test_nobody_is_waited_for_if_nobody_has_heard_everything(
 async def test_garbage_between_workers_costs_nothing(private_redis: RedisServer) -> None:
     async with running(client(private_redis)) as asking, running(client(private_redis)) as knowing:
         garbage = [b"", b"{", b"null", b'["ask", "someone", 1, 7]', b"\xff" * 100]
-        signed = [knowing.peers._signed(payload) for payload in garbage]
+        signed = [knowing.peers._signed(knowing.peers.everyone, payload) for payload in garbage]
         async with client(private_redis) as publisher:
             for payload in garbage + signed:
                 await publisher.publish(knowing.peers.everyone.decode(), payload)
@@ -197,7 +197,7 @@ async def test_an_answer_of_another_form_says_nothing(private_redis: RedisServer
                     asked = load(message["data"].partition(b" ")[2])
                     if asked.kind == "ask":
                         text = dump("known", "broken", asked.number, body)
-                        await broken.publish(asking.peers.own, b"%b %b" % (signer.sign(text), text))
+                        await broken.publish(asking.peers.own, b"%b %b" % (signer.sign(asking.peers.own, text), text))
 
             answering = asyncio.create_task(answer())
             asked = Question("news", False, Position(GENERATION, 1), Position(GENERATION, 10))
@@ -213,7 +213,8 @@ async def test_nobody_has_a_worker_give_up_its_own_channels(private_redis: Redis
     async with running(client(private_redis)) as heir:
         names = [heir.peers.everyone.decode(), heir.peers.own.decode(), "gateway.tick.0"]
         asked = [Question(name, False, Position(GENERATION, 1), Position(GENERATION, 10)) for name in names]
-        heir.peers.received(heir.peers._signed(dump("inherit", "broken", 1, dump_questions(asked))))
+        message = dump("inherit", "broken", 1, dump_questions(asked))
+        heir.peers.received(heir.peers.own, heir.peers._signed(heir.peers.own, message))
         assert heir.peers._tasks
         await until(lambda: not heir.peers._tasks, "it is answered")
         assert not len(heir.topics)
@@ -232,7 +233,10 @@ async def test_a_question_is_answered_once(private_redis: RedisServer) -> None:
         refused = knowing.peers._metrics.refused_messages
         for number, kind in enumerate(("ask", "tell")):
             message = dump(kind, "someone", number, asked)
-            for payload, reason in ((message, "unsigned"), (knowing.peers._signed(message), "repeated_question")):
+            for payload, reason in (
+                (message, "unsigned"),
+                (knowing.peers._signed(knowing.peers.own, message), "repeated_question"),
+            ):
                 before = refused[reason]
                 async with attacker.pipeline(transaction=False) as pipeline:
                     for _ in range(1000):
@@ -254,7 +258,7 @@ async def test_questions_that_nobody_waits_for_are_bounded(private_redis: RedisS
         async with attacker.pipeline(transaction=False) as pipeline:
             for number in range(3000):
                 message = dump("tell", "someone", number, dump_questions([]))
-                pipeline.publish(knowing.peers.own, knowing.peers._signed(message))
+                pipeline.publish(knowing.peers.own, knowing.peers._signed(knowing.peers.own, message))
             await pipeline.execute()
         most = 0
 

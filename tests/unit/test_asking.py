@@ -41,7 +41,7 @@ class Redis:
         self.published.append((channel, message))
         hearers = [each for each in self.workers if channel in (each.everyone, each.own)]
         for each in hearers:
-            asyncio.get_running_loop().call_soon(each.received, message)
+            asyncio.get_running_loop().call_soon(each.received, channel, message)
         return len(hearers) + self.silent
 
     def pipeline(self, transaction: bool) -> "Pipeline":
@@ -50,6 +50,11 @@ class Redis:
 
     def kinds(self) -> list[str]:
         return [message.split(b'["')[1].split(b'"')[0].decode() for _, message in self.published]
+
+
+def receive(peers: Peers, message: bytes) -> None:
+    """A message from another worker comes on the worker's own channel."""
+    peers.received(peers.own, peers._signed(peers.own, message))
 
 
 class Pipeline:
@@ -250,7 +255,7 @@ async def test_what_nobody_has_signed_is_not_read() -> None:
 )
 async def test_what_cannot_be_read_is_refused(message: bytes, refused: int) -> None:
     worker = Worker(Redis())
-    worker.peers.received(worker.peers._signed(message))
+    receive(worker.peers, message)
     await settle()
     assert worker.metrics.refused_messages["bad_control"] == refused
 
@@ -262,11 +267,11 @@ async def test_a_question_that_is_published_again_is_answered_once() -> None:
     await asker.peers.ask([Question("news", False, at(2), at(9))])
     (question,) = [message for _, message in redis.published if b'"ask"' in message]
     redis.published.clear()
-    answers.peers.received(question)
+    answers.peers.received(answers.peers.everyone, question)
     await settle()
     assert redis.kinds() == []
     assert answers.metrics.refused_messages == {"repeated_question": 1}
-    answers.peers.received(answers.peers._signed(dump("stay", asker.peers.name, 1, [])))
+    receive(answers.peers, dump("stay", asker.peers.name, 1, []))
     await settle()
     assert redis.kinds() == ["known"], "another kind of question is another question"
 
@@ -275,7 +280,7 @@ async def test_of_questions_so_many_are_answered_at_the_same_time(monkeypatch: p
     monkeypatch.setattr(peers, "_MAX_TASKS", 3)
     worker = Worker(Redis())
     for number in range(5):
-        worker.peers.received(worker.peers._signed(dump("ask", "x", number, [])))
+        receive(worker.peers, dump("ask", "x", number, []))
     await worker.peers.answered()
     assert worker.metrics.refused_messages == {"too_many_questions": 2}
 
@@ -284,7 +289,7 @@ async def test_of_repeated_questions_so_many_are_known(monkeypatch: pytest.Monke
     monkeypatch.setattr(peers, "_ANSWERED", 3)
     worker = Worker(Redis())
     for number in (1, 2, 3, 3, 4, 1):
-        worker.peers.received(worker.peers._signed(dump("ask", "x", number, [])))
+        receive(worker.peers, dump("ask", "x", number, []))
     await settle()
     assert worker.metrics.refused_messages == {"repeated_question": 1}, "the oldest is forgotten"
 
@@ -355,11 +360,8 @@ async def test_who_is_leaving_takes_nothing_over() -> None:
         await leaves.peers.leave(30.0)
     assert redis.kinds() == ["stay", "known"]
     assert other.topics.find("news", False) is None
-    other.peers.received(
-        leaves.peers._signed(
-            dump("inherit", leaves.peers.name, 9, dump_questions([Question("x", False, at(1), at(2))]))
-        )
-    )
+    asked = dump_questions([Question("x", False, at(1), at(2))])
+    receive(other.peers, dump("inherit", leaves.peers.name, 9, asked))
     await other.peers.answered()
     assert other.topics.find("x", False) is None
     assert "inherited" in redis.kinds(), "it says so"
@@ -371,10 +373,10 @@ async def test_an_heir_takes_no_more_than_it_may() -> None:
     for number in range(9):
         heir.open(f"c{number}", 2 + number)
     two = [Question(name, False, at(1), at(2)) for name in ("x", "y")]
-    heir.peers.received(heir.peers._signed(dump("inherit", "leaver", 1, dump_questions(two))))
+    receive(heir.peers, dump("inherit", "leaver", 1, dump_questions(two)))
     await settle()
     assert (heir.topics.find("x", False), heir.topics.find("y", False)) == (None, None)
-    heir.peers.received(heir.peers._signed(dump("inherit", "leaver", 2, dump_questions(two[:1]))))
+    receive(heir.peers, dump("inherit", "leaver", 2, dump_questions(two[:1])))
     await settle()
     assert heir.topics.find("x", False) is not None
 

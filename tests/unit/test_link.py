@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
 
 from gateway.broker.broker import Broker
+from gateway.broker.secret import NOTICES, Secret, dump_notice
 from gateway.memory.event import DURABLE_MARK
 from gateway.memory.listening import ServerChanged
 from gateway.memory.topic import State, Topic
@@ -110,11 +111,14 @@ class Worker:
 
     def tick(self, number: int, generation: int = GENERATION) -> tuple[bytes, ...]:
         text = b"3 %d %d server " % (generation, number)
-        return b"message", TICKS, text + b" " + self.signer.sign(text)
+        return b"message", TICKS, text + b" " + self.signer.sign(TICKS, text)
 
-    def durable(self, channel: bytes, number: int, body: bytes, generation: int = GENERATION) -> tuple[bytes, ...]:
+    def durable(
+        self, channel: bytes, number: int, body: bytes, generation: int = GENERATION, database: bytes = b"0"
+    ) -> tuple[bytes, ...]:
         said = b"%d-%010d" % (generation, number)
-        return message(channel, DURABLE_MARK + said + b" " + self.signer.sign(said + b" " + channel) + b"\n" + body)
+        signature = self.signer.sign(database, said + b" " + channel)
+        return message(channel, DURABLE_MARK + said + b" " + signature + b"\n" + body)
 
     async def open(self, *names: str) -> list[Topic]:
         topics = self.want(*names)
@@ -275,10 +279,10 @@ async def test_a_forbidden_channel_harms_no_other() -> None:
 async def test_a_forbidden_tick_channel_is_told_to_the_clock() -> None:
     worker = Worker()
     await worker.link._subscribe_control(worker.connection)
-    assert worker.connection.sent[0] == ("SUBSCRIBE", TICKS)
+    assert worker.connection.sent[:2] == [("SUBSCRIBE", NOTICES), ("SUBSCRIBE", TICKS)]
     assert all(len(words) == 2 for words in worker.connection.sent)
     assert not worker.link._hears_ticks.is_set()
-    await worker.come(NoPermissionError("no ticks"), (b"subscribe", worker.connection.sent[1][1], 1))
+    await worker.come((b"subscribe", NOTICES, 1), NoPermissionError("no ticks"))
     assert worker.broker.clock.deaf == "no ticks"
     assert worker.link._hears_ticks.is_set(), "the clock runs without them"
     worker.link._begin("server")
@@ -289,7 +293,7 @@ async def test_a_forbidden_tick_channel_is_told_to_the_clock() -> None:
 async def test_the_clock_waits_until_ticks_are_heard() -> None:
     worker = Worker()
     await worker.link._subscribe_control(worker.connection)
-    await worker.come((b"subscribe", TICKS, 1))
+    await worker.come((b"subscribe", NOTICES, 1), (b"subscribe", TICKS, 2))
     assert worker.link._hears_ticks.is_set()
 
 
@@ -308,7 +312,7 @@ async def test_ticks_that_are_not_redis_are_refused(payload: bytes) -> None:
 async def test_a_signed_message_that_is_no_tick_is_refused() -> None:
     worker = Worker()
     for text, refused in ((b"3 x y z w", 1), (b"4 another version", 1)):
-        await worker.come((b"message", TICKS, text + b" " + worker.signer.sign(text)))
+        await worker.come((b"message", TICKS, text + b" " + worker.signer.sign(TICKS, text)))
         assert worker.metrics.refused_messages["bad_control"] == refused, "other versions' ticks are left alone"
     assert worker.broker.listening.era is None
 
