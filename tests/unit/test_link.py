@@ -377,6 +377,95 @@ async def test_a_forged_durable_message_is_a_plain_one() -> None:
     assert (kept(a), kept(orders)) == (["of b"], ["real"])
 
 
+async def test_a_durable_message_of_another_database_is_a_plain_one() -> None:
+    worker = Worker(durable_channels=["orders"])
+    (a, _) = await worker.open("a", "orders")
+    for number, name in enumerate((b"a", b"orders")):
+        await worker.come(worker.durable(name, 7 + number, b"foreign", GENERATION + 1, database=b"1"))
+    await worker.come(worker.durable(b"a", 7, b"new", database=b""), worker.durable(b"a", 8, b"old"))
+    assert [counts(each) for each in worker.heard] == [[(2, 0, 1)], [(2, 7, 0)], [(2, 8, 0)]]
+    assert worker.metrics.refused_messages == {"unsigned": 2, "not_durable": 1}
+    assert kept(a) == ["foreign", "new", "old"]
+
+
+async def test_a_tick_of_another_database_moves_nothing() -> None:
+    worker = Worker()
+    text = b"3 %d %d server " % (GENERATION + 1, 9)
+    await worker.come(worker.tick(2))
+    await worker.come((b"message", TICKS, text + b" " + worker.signer.sign(b"gateway.tick.1", text)))
+    assert worker.era() == (GENERATION, 2)
+    assert worker.metrics.refused_messages == {"unsigned": 1}
+
+
+async def test_ticks_of_another_server_end_the_connection_once() -> None:
+    worker = Worker()
+    text = b"3 %d %d another " % (GENERATION + 1, 9)
+    foreign = b"message", TICKS, text + b" " + worker.signer.sign(TICKS, text)
+    await worker.come(worker.tick(2))
+    with pytest.raises(ServerChanged):
+        await worker.come(foreign)
+    worker.link._end()
+    worker.begin()
+    await worker.come(foreign, worker.tick(3), foreign, worker.tick(4))
+    assert worker.era() == (GENERATION, 4)
+    assert worker.metrics.refused_messages == {"bad_control": 2}
+
+
+async def test_nothing_is_read_until_a_new_secret_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes behind the notice is signed with it."""
+    worker = Worker()
+    (a,) = await worker.open("a")
+    before = worker.durable(b"a", 7, b"before")
+    notice = message(NOTICES, dump_notice(b"secret", Secret(b"new", 1)))
+    worker.signer.adopt(b"new")
+    behind = [worker.durable(b"a", 8, b"behind"), worker.tick(9)]
+    worker.signer.adopt(b"secret")
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def find() -> Secret:
+        asked.set()
+        await answer.wait()
+        return Secret(b"new", 1)
+
+    functions = worker.broker._functions
+    functions._used = Secret(b"secret", 0)
+    monkeypatch.setattr(functions, "_find", find)
+    reading = asyncio.create_task(worker.come(before, notice, *behind))
+    await asked.wait()
+    assert kept(a) == ["before"]
+    assert worker.log == ["before", "commit"], "what came before is delivered meanwhile"
+    answer.set()
+    await reading
+    assert kept(a) == ["before", "behind"]
+    assert worker.era() == (GENERATION, 9)
+    assert worker.metrics.refused_messages == {}
+    await worker.come(notice)
+    assert worker.metrics.refused_messages == {"unsigned": 1}, "again"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+async def test_a_secret_that_no_notice_announces_ends_the_connection(announced: bool) -> None:
+    worker = Worker()
+    functions = worker.broker._functions
+    functions._used, functions._found = Secret(b"secret", 1), Secret(b"new", 2)
+    watching = asyncio.create_task(worker.link._watch_secret(worker.connection))
+    functions.on_change()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert worker.connection.sent == [("PING",)]
+    assert not watching.done(), "the notice may be on its way"
+    if announced:
+        functions.adopt()
+    await worker.come((b"pong", b""))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert watching.done() is not announced
+    if announced:
+        watching.cancel()
+    with pytest.raises(asyncio.CancelledError if announced else ServerChanged):
+        await watching
+
+
 async def test_a_durable_message_of_a_newer_generation_ends_the_connection() -> None:
     worker = Worker()
     await worker.open("a")

@@ -47,6 +47,9 @@ class Worker:
             self.listening.count(topic, durable)
         return [topic.name for topic in topics]
 
+    def era(self) -> tuple[int, int] | None:
+        return self.listening.era
+
     def since(self) -> Position | None:
         return self.listening.since
 
@@ -237,6 +240,44 @@ def test_another_database_of_the_same_server_costs_one_connection() -> None:
     worker.listening.connect("server")
     worker.tick(9, 7, ended={1: 6})
     assert worker.listening.is_new(7, 10), "a generation that begins here is ours, whatever it was taken for"
+
+
+def test_another_server_with_the_same_secret_costs_one_connection() -> None:
+    """Whoever has recorded its ticks can publish them here: they must not cost a connection each."""
+    worker = Worker()
+    worker.tick(5)
+    foreign = Tick(7, 7, "another", {})
+    assert not worker.listening.is_foreign(foreign), "it may be the new master"
+    with pytest.raises(ServerChanged):
+        worker.listening.tick(foreign)
+    worker.listening.lose()
+    worker.listening.connect("server")
+    assert worker.listening.is_foreign(foreign), "this connection was made because of it"
+    worker.tick(6)
+    assert worker.listening.is_foreign(foreign), "this server and its generation are what they were"
+    assert not worker.listening.is_foreign(Tick(8, 1, "another", {}))
+    assert not worker.listening.is_foreign(Tick(7, 7, "server", {})), "this server's own are always looked at"
+    worker.listening.lose()
+    worker.listening.connect("another")
+    assert not worker.listening.is_foreign(foreign)
+    worker.tick(8, 7, identity="another", ended={1: 6})
+    worker.tick(9, 7, identity="another")
+    assert worker.era() == (7, 9), "it has become the master"
+
+
+def test_a_new_master_is_not_taken_for_a_foreign_server() -> None:
+    worker = Worker()
+    worker.tick(5)
+    with pytest.raises(ServerChanged):
+        worker.tick(7, 7, identity="another")
+    worker.listening.lose()
+    worker.listening.connect("another")
+    worker.tick(8, 7, identity="another", ended={1: 6})
+    worker.listening.lose()
+    worker.listening.connect("server")
+    assert not worker.listening.is_foreign(Tick(7, 9, "another", {}))
+    with pytest.raises(ServerChanged):
+        worker.tick(9, 7, identity="another")
 
 
 def test_what_nobody_wants_any_more_is_forgotten_everywhere() -> None:

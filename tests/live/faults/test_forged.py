@@ -184,28 +184,6 @@ def test_old_ticks_do_not_open_what_a_worker_has_not_heard(
                 assert away.open(second) == ["missed"], "the other worker knows it"
 
 
-def test_another_secret_is_noticed(start: Start, private_redis: RedisServer, channel: str) -> None:
-    """A worker is started with one, beside workers that run with the one that was generated."""
-    with private_redis.client() as client:
-        old = start(private_redis.url)
-        wait_functions(client)
-        with Client(channel) as listening:
-            listening.open(old)
-            durable(client, channel, ["1"])
-            assert listening.take(1) == ["1"]
-            connects = metric(old, "redis_connects_total")
-            new = start(private_redis.url, secret="a-secret-from-the-settings")
-            wait_until(lambda: metric(old, "redis_connects_total") > connects, "it has the new secret")
-            old.wait_ready()
-            durable(client, channel, ["2"])
-            heard = listening.until("2")
-            assert [event for event in heard if not event.startswith("gap")] == ["2"], heard
-            with Client(channel) as other:
-                other.open(new)
-                durable(client, channel, ["3"])
-                assert listening.take(1) == other.take(1) == ["3"]
-
-
 def test_a_publisher_that_may_nothing_else(start: Start, private_redis: RedisServer, channel: str) -> None:
     """Functions run with the rights of whoever calls them; the code with the secret need not be shown to him."""
     with private_redis.client() as client:
