@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         "",
         "text",
         "Signs what only the gateway may say in Redis: the same for all its workers there, 16 characters at least. "
-        "Empty: the first worker makes one and keeps it in Redis, in the code of its functions.",
+        "Empty: what is in Redis, in the code of the functions; the first worker makes one.",
         max_length=256,
         repr=False,
     )

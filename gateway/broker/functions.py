@@ -52,12 +52,13 @@ class Functions:
         library: what the functions do.
         signer: gets the secret.
         secret: of the settings; empty: what is in Redis, or what the first worker has generated.
+        replaces: whether this is a worker, which puts its own in the place of what it finds when it starts.
 
     Attributes:
         on_change: called when there is another secret in Redis than the one in use.
     """
 
-    def __init__(self, redis: Redis, library: Library, signer: Signer, secret: str) -> None:
+    def __init__(self, redis: Redis, library: Library, signer: Signer, secret: str, replaces: bool = True) -> None:
         self.on_change: Callable[[], None] = lambda: None
         self._redis = redis
         self._library = library
@@ -65,8 +66,8 @@ class Functions:
         self._given = secret.encode()
         self._key = SecretKey(redis)
         self._lock = asyncio.Lock()
-        # Ours were put in force; from then on, what others put there stays.
-        self._has_installed = False
+        # Once ours are in force, what others put there stays.
+        self._replaces = replaces
         self._are_loaded = False
         self._found = Secret()
         self._used: Secret | None = None
@@ -99,7 +100,7 @@ class Functions:
                 self._found = Secret()
                 if can_sign:
                     self._found, installed = await self._key.install(self._decide)
-                    self._has_installed |= installed
+                    self._replaces &= not installed
             self._library.has_functions = self._are_loaded and can_sign
             lost = self._used is not None and self._found.text == self._used.text and self._found < self._used
             if self._used is None or lost:  # Redis has lost only how many there were before
@@ -161,7 +162,7 @@ class Functions:
         """Which secret is to be in force, given the one that is."""
         used = self._used or Secret()
         text = found.text or used.text or self._given or secrets.token_urlsafe(_BYTES).encode()
-        if self._given and not self._has_installed:
+        if self._given and self._replaces:
             text = self._given
         if text == found.text:
             return found
@@ -181,7 +182,7 @@ class Functions:
             present = newest.code if newest.version == VERSION else ""
             code = self._code(secret)
             # What was loaded by a worker that began later stays, although its settings may be others.
-            if code != present and not (self._has_installed and present and secret == found):
+            if code != present and (self._replaces or not present):
                 answer = await self._load(loaded, code, bool(present), found, secret)
                 if isinstance(answer, ResponseError):
                     if present:
@@ -189,7 +190,7 @@ class Functions:
                     if attempt + 1 < _ATTEMPTS:
                         continue  # another worker may have been faster
                     raise answer
-            self._has_installed = True
+            self._replaces = False
             return secret
         raise AssertionError("unreachable")
 

@@ -69,5 +69,5 @@ async def publisher(settings: Settings) -> RedisPublisher:
     """
     commands = Redis(connection_pool=connection_pool(settings, _CONNECTIONS, settings.redis_connect_timeout))
     library = Library(commands, settings)
-    functions = Functions(commands, library, Signer(), settings.secret)
+    functions = Functions(commands, library, Signer(), settings.secret, replaces=False)
     return RedisPublisher(commands, library, settings.channel_prefix, functions)

@@ -31,10 +31,10 @@ def anyio_backend() -> str:
 class Store:
     """What a worker has of Redis, without the link: it hears nothing, so it follows only when it is told."""
 
-    def __init__(self, client: Redis, secret: str) -> None:
+    def __init__(self, client: Redis, secret: str, replaces: bool = True) -> None:
         self.library = Library(client, Settings())
         self.signer = Signer()
-        self.functions = Functions(client, self.library, self.signer, secret)
+        self.functions = Functions(client, self.library, self.signer, secret, replaces)
         self.doubts = 0
         self.changes = 0
         self.functions.on_change = self._changed
@@ -49,7 +49,7 @@ class Store:
 class Open(Protocol):
     """A worker that has just started with this secret in its settings."""
 
-    async def __call__(self, secret: str = "", database: int = 0) -> Store: ...
+    async def __call__(self, secret: str = "", database: int = 0, replaces: bool = True) -> Store: ...
 
 
 class Tapped:
@@ -95,11 +95,11 @@ def url(private_redis: RedisServer, request: pytest.FixtureRequest) -> str:
 async def open_store(url: str) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:
 
-        async def open_one(secret: str = "", database: int = 0) -> Store:
+        async def open_one(secret: str = "", database: int = 0, replaces: bool = True) -> Store:
             client = await stack.enter_async_context(
                 Redis.from_url(f"{url.removesuffix('/0')}/{database}", protocol=2)
             )
-            store = Store(client, secret)
+            store = Store(client, secret, replaces)
             await store.functions.install()
             return store
 
@@ -155,6 +155,16 @@ async def test_a_worker_that_starts_puts_its_secret_in_force(open_store: Open) -
     assert (await open_store()).signer.secret == OLD.encode(), "whose settings have none takes what is there"
     assert (await open_store(NEW)).signer.secret == NEW.encode()
     assert (await open_store()).signer.secret == NEW.encode()
+
+
+async def test_a_publisher_replaces_nothing(open_store: Open, private_redis: RedisServer) -> None:
+    """`gateway publish --durable` with a setting of long ago had all workers change."""
+    first = await open_store(OLD, replaces=False)
+    assert first.signer.secret == OLD.encode(), "there was none"
+    worker = await open_store(NEW)
+    assert (await open_store(OLD, replaces=False)).signer.secret == NEW.encode()
+    await worker.functions.install()
+    assert worker.changes == 0
 
 
 async def test_only_its_start_puts_a_workers_secret_in_force(
