@@ -182,7 +182,7 @@ class Functions:
             present = newest.code if newest.version == VERSION else ""
             code = self._code(secret)
             # What was loaded by a worker that began later stays, although its settings may be others.
-            if code != present and (self._replaces or not present):
+            if code != present and (self._replaces or not present or secret != found):
                 answer = await self._load(loaded, code, bool(present), found, secret)
                 if isinstance(answer, ResponseError):
                     if present:
