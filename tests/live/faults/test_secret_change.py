@@ -138,6 +138,7 @@ def test_a_rolling_change_of_the_secret_costs_nothing(
                     if worker.alive:
                         assert metric(worker, "redis_connects_total") == 1
                         assert metric(worker, "refused_messages_total", reason="unsigned") == 0
+                        assert metric(worker, "unsigned_messages_total") == 0
                         assert metric(worker, "refused_messages_total", reason="not_durable") == 0
                 finish(leaving)
                 for client in clients:
