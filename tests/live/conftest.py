@@ -37,3 +37,14 @@ def private_redis(tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis of its own, for tests that stop it."""
     with RedisServer(tmp_path) as server:
         yield server
+
+
+@pytest.fixture(params=["functions", "no functions"])
+def url(private_redis: RedisServer, request: pytest.FixtureRequest) -> str:
+    """Of a Redis with Functions; or one without, as before 7.0: nobody may use them."""
+    if request.param == "functions":
+        return private_redis.url
+    private_redis.client().acl_setuser(
+        "old", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-function", "-fcall"]
+    )
+    return private_redis.url.replace("redis://", "redis://old:none@")

@@ -80,17 +80,6 @@ def tapped(private_redis: RedisServer) -> Iterator[Tapped]:
         made.close()
 
 
-@pytest.fixture(params=["functions", "no functions"])
-def url(private_redis: RedisServer, request: pytest.FixtureRequest) -> str:
-    """A Redis with Functions; and one without, as before 7.0: nobody may use them."""
-    if request.param == "functions":
-        return private_redis.url
-    private_redis.client().acl_setuser(
-        "old", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-function", "-fcall"]
-    )
-    return private_redis.url.replace("redis://", "redis://old:none@")
-
-
 @pytest.fixture
 async def open_store(url: str) -> AsyncIterator[Open]:
     async with AsyncExitStack() as stack:

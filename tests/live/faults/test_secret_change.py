@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Self
 
 import httpx
-import pytest
 import redis
 
 from testing.http import metric
@@ -88,17 +87,6 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self._client.close()
-
-
-@pytest.fixture(params=["functions", "no functions"])
-def url(private_redis: RedisServer, request: pytest.FixtureRequest) -> str:
-    """Of a Redis with Functions; or one without, as before 7.0: nobody may use them."""
-    if request.param == "functions":
-        return private_redis.url
-    private_redis.client().acl_setuser(
-        "old", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-function", "-fcall"]
-    )
-    return private_redis.url.replace("redis://", "redis://old:none@")
 
 
 def test_a_rolling_change_of_the_secret_costs_nothing(
