@@ -110,6 +110,7 @@ def test_a_replay_is_bounded_and_says_so(tmp_path: Path, redis_server: RedisServ
             first = stream.last_event_id
         for number in range(50):
             client.publish(channel, f"{number}:" + "x" * 10_000)
+        wait_until(lambda: metric(worker, "messages_total") == 51, "the worker has heard them")
         with open_stream(worker.url, channel, headers={"Last-Event-ID": first}) as stream:
             assert json.loads(stream.next().data)["reason"] == "too_many"
             numbers = [int(event.data.partition(":")[0]) for event in stream.take(9)]
