@@ -1,5 +1,7 @@
 """Another gateway on the same Redis server, with another database: Pub/Sub and the functions are shared."""
 
+from pathlib import Path
+
 import pytest
 import redis
 
@@ -47,14 +49,17 @@ def test_another_database_costs_nothing(start: Start, private_redis: RedisServer
 
 
 def test_another_server_with_the_same_secret_costs_one_connection(
-    start: Start, private_redis: RedisServer, redis_server: RedisServer, channel: str
+    start: Start, private_redis: RedisServer, tmp_path: Path, channel: str
 ) -> None:
     """An operator's mistake (each Redis is to have a secret of its own), which must not cost a connection a tick."""
     secret = "one-secret-for-two-servers"
-    with private_redis.client() as client, redis_server.client() as elsewhere:
+    directory = tmp_path / "another"
+    directory.mkdir()
+    # Begun later: the ticks of a generation from before this one's are known to be old.
+    with private_redis.client() as client, RedisServer(directory) as another, another.client() as elsewhere:
         worker = start(private_redis.url, secret=secret)
         with tap(elsewhere, b"gateway.tick.0") as tapped:
-            start(redis_server.url, secret=secret)
+            start(another.url, secret=secret)
             ticks = [tapped.next() for _ in range(3)]
         client.publish("gateway.tick.0", ticks[-1])
         wait_until(lambda: metric(worker, "redis_connects_total") == 2, "it might have been the new master")
