@@ -47,18 +47,17 @@ class ClientAddress:
         if client is None:
             if not self._unix:
                 return ""
-            peer = _UNIX
-        else:
-            peer = client[0]
-            if not self._is_trusted(peer):
-                return _counted(peer)
+        elif not self._is_trusted(client[0]):
+            return _counted(client[0])
+        nearest = ""
         for hop in self._hops(scope["headers"]):
-            if _parse(hop) is None:
+            counted = _counted(hop)
+            if not counted:
                 break
+            nearest = counted
             if not self._is_trusted(hop):
-                return _counted(hop)
-            peer = hop
-        return peer if peer == _UNIX else _counted(peer)
+                break
+        return nearest or (_UNIX if client is None else _counted(client[0]))
 
     def _hops(self, headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
         """The addresses in the header, the nearest first."""
