@@ -1,6 +1,7 @@
 """A real redis-server and real gateway workers."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
@@ -30,6 +31,20 @@ class RedisServer(Process):
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
+
+    def limited_url(self, channels: Sequence[str] = ("*",), without: Sequence[str] = ()) -> str:
+        """The URL for a user (the same one at each call) who may do everything (ACL), but for some commands.
+
+        Args:
+            channels: globs of those on which it may publish and listen.
+            without: commands or categories, as `fcall`.
+        """
+        with self.client() as client:
+            client.acl_setuser(
+                "limited", enabled=True, reset=True, nopass=True, keys=["*"], channels=channels,
+                commands=["+@all", *(f"-{command}" for command in without)],
+            )  # fmt: skip
+        return self.url.replace("//", "//limited:none@")
 
 
 class Worker(Process):

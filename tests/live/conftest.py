@@ -44,7 +44,4 @@ def url(private_redis: RedisServer, request: pytest.FixtureRequest) -> str:
     """Of a Redis with Functions; or one without, as before 7.0: nobody may use them."""
     if request.param == "functions":
         return private_redis.url
-    private_redis.client().acl_setuser(
-        "old", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-function", "-fcall"]
-    )
-    return private_redis.url.replace("redis://", "redis://old:none@")
+    return private_redis.limited_url(without=["function", "fcall"])

@@ -267,12 +267,7 @@ async def test_a_user_who_may_give_no_notice(
 ) -> None:
     """Others notice it when they look."""
     old = await open_store(OLD)
-    with private_redis.client() as client:
-        client.acl_setuser(
-            "mute", enabled=True, nopass=True, keys=["*"], reset_channels=True, commands=["+@all"],
-            channels=["news"],
-        )  # fmt: skip
-    async with Redis.from_url(private_redis.url.replace("//", "//mute:none@"), protocol=2) as client:
+    async with Redis.from_url(private_redis.limited_url(channels=["news"]), protocol=2) as client:
         new = Store(client, NEW)
         assert await new.functions.install()
     assert new.signer.secret == NEW.encode()
@@ -285,11 +280,7 @@ async def test_a_user_who_may_give_no_notice(
 async def test_a_user_who_may_not_call_functions_runs_scripts(
     open_store: Open, private_redis: RedisServer, tapped: Tapped
 ) -> None:
-    with private_redis.client() as client:
-        client.acl_setuser(
-            "narrow", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-fcall"]
-        )
-    async with Redis.from_url(private_redis.url.replace("//", "//narrow:none@"), protocol=2) as client:
+    async with Redis.from_url(private_redis.limited_url(without=["fcall"]), protocol=2) as client:
         store = Store(client, OLD)
         assert await store.functions.install()
         await store.tick()
@@ -303,11 +294,7 @@ async def test_what_a_function_refuses_is_not_tried_again(open_store: Open, priv
     """It may have been done in part: the message would be kept twice."""
     await open_store(OLD)
     with private_redis.client() as admin:
-        admin.acl_setuser(
-            "deaf", enabled=True, nopass=True, keys=["*"], reset_channels=True, commands=["+@all"],
-            channels=["gateway.*"],
-        )  # fmt: skip
-        async with Redis.from_url(private_redis.url.replace("//", "//deaf:none@"), protocol=2) as client:
+        async with Redis.from_url(private_redis.limited_url(channels=["gateway.*"]), protocol=2) as client:
             store = Store(client, OLD)
             await store.functions.install()
             with pytest.raises(redis.exceptions.ResponseError):

@@ -75,11 +75,8 @@ def test_durable_events_come_once_without_the_ticks_of_redis(
     with private_redis.client() as client:
         start(private_redis.url)
         wait_functions(client)
-        client.acl_setuser(
-            "gateway", enabled=True, nopass=True, commands=["+@all"], keys=["*"],
-            reset_channels=True, channels=[f"{channel}*", "gateway.peers.*", "gateway.worker.*"],
-        )  # fmt: skip
-        worker = start(private_redis.url.replace("//", "//gateway:none@"), history_events=0, linger=0)
+        may = [f"{channel}*", "gateway.peers.*", "gateway.worker.*"]
+        worker = start(private_redis.limited_url(channels=may), history_events=0, linger=0)
         with Client(own) as stream, _publishing(private_redis, own, channel + "shared"):
             stream.open(worker)
             for _ in range(10):

@@ -167,11 +167,8 @@ def test_a_worker_that_may_not_hear_the_notice_reconnects(
 ) -> None:
     """It finds the new secret when it hears what it can't believe."""
     with private_redis.client() as client:
-        client.acl_setuser(
-            "gateway", enabled=True, nopass=True, commands=["+@all"], keys=["*"], reset_channels=True,
-            channels=[f"{channel}*", "gateway.tick.*", "gateway.peers.*", "gateway.worker.*"],
-        )  # fmt: skip
-        old = start(private_redis.url.replace("//", "//gateway:none@"), secret=_SECRETS[0])
+        may = [f"{channel}*", "gateway.tick.*", "gateway.peers.*", "gateway.worker.*"]
+        old = start(private_redis.limited_url(channels=may), secret=_SECRETS[0])
         old.wait_for_output("not allow this user to subscribe to gateway.secret (ACL): when the secret changes")
         with Client(channel) as listening:
             listening.open(old)
