@@ -71,6 +71,7 @@ class InternalMessages(Target):
                 while not peer.done():  # before Python 3.12 redis-py loses a cancellation now and then (bpo-37658)
                     peer.cancel()
                     await asyncio.wait((peer,), timeout=1)
+                await asyncio.gather(peer, return_exceptions=True)
         self.counts["played"] += len(cases)
         wrong = [event for event in heard[:-1] if event.type != "gateway.gap"]
         return [Failure(None, f"the stream got {wrong[:3]}")] if wrong else []
@@ -102,7 +103,7 @@ async def _peer(stage: Stage, client: Redis, answers: list[bytes]) -> None:
         async for message in heard.listen():
             try:
                 kind, by, asked, _ = json.loads(message["data"].partition(b" ")[2])
-            except ValueError:
+            except (TypeError, ValueError):
                 continue
             if by == "fuzz" or kind not in ("ask", "tell", "heard", "stay") or not isinstance(by, str):
                 continue

@@ -72,17 +72,9 @@ class Stage(AbstractContextManager["Stage"]):
         return self
 
     def warm_up(self) -> State:
-        """Have every script of Redis' used once, and say what the worker holds at rest.
-
-        The first call of a script fails with an error that holds what waited for it until the garbage collector comes
-        by, once in a worker's life.
-        """
+        """Have it serve once, and say what the worker holds at rest."""
         with self.redis.client() as client:
             wait_until(lambda: client.function_list("gateway_*"), "the functions are there")
-            client.fcall("gateway_publish", 1, "fuzz-alive", "kept")
-        for query in ("history=1", "last_event_id=1790000000123-7"):
-            with open_stream(f"{self.worker.url}/events?channel=fuzz-alive&{query}") as stream:
-                stream.next()
         self.serve()
         wait_until(lambda: not metric(self.worker, "channels"), "nothing is listened to")
         return self.state()
