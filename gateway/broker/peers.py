@@ -75,12 +75,14 @@ class _Pending:
     """A question of this worker's that waits for its answers.
 
     Attributes:
+        text: for all workers; empty for a question to one.
         answers: by worker, perhaps not all parts yet.
         complete: the workers that have answered.
         over: the connection to Redis was lost.
     """
 
     def __init__(self) -> None:
+        self.text = b""
         self.answers: dict[str, list[object]] = {}
         self.complete: set[str] = set()
         self.over = False
@@ -138,8 +140,11 @@ class Peers:
         self._tasks: set[asyncio.Task[None]] = set()
         # The workers that have been heard of. Redis' own count of listeners includes connections that died without
         # its knowledge, for minutes; and whoever didn't answer isn't waited for until it is heard of again.
-        self._known: set[str] = set()
-        self._greeted = -math.inf
+        # When that was, by name (event loop time).
+        self._known: dict[str, float] = {}
+        # From then on (event loop time) whoever is there is known.
+        self._acquainted = -math.inf
+        self._is_back = False
         self._handlers: dict[str, Callable[[Message], None]] = {
             "hello": self._on_hello,
             "here": lambda _: None,
@@ -164,9 +169,7 @@ class Peers:
         try:
             message = load(payload)
             if message.by != self.name:
-                (self._known.discard if message.kind == "bye" else self._known.add)(message.by)
-                if len(self._known) > _MAX_KNOWN:
-                    self._known.clear()
+                self._heard_of(message.by, leaves=message.kind == "bye")
             handle = self._handlers.get(message.kind)
             if handle is None:
                 return  # a newer version's
@@ -178,9 +181,18 @@ class Peers:
             self._metrics.refused_messages["bad_control"] += 1
             logger.debug("a message between workers could not be read: %s", error)
 
+    def _heard_of(self, peer: str, leaves: bool) -> None:
+        if leaves:
+            self._known.pop(peer, None)
+            return
+        self._known[peer] = asyncio.get_running_loop().time()
+        if len(self._known) > _MAX_KNOWN:
+            self._known.clear()
+
     def greet(self) -> None:
         """This worker hears the others from here on: have them say who is there."""
-        self._greeted = asyncio.get_running_loop().time()
+        self._is_back = self._acquainted > -math.inf
+        self._acquainted = asyncio.get_running_loop().time() + _ACQUAINTANCE
         self._spawn(self._try(self.everyone, dump("hello", self.name, 0, None)))
 
     def lost(self) -> None:
@@ -266,26 +278,35 @@ class Peers:
     ) -> dict[str, list[object]]:
         """The answers of all workers, or of as many as are enough; with `are_known`, of no more than are known."""
         number, pending = self._open_question()
+        pending.text = dump(kind, self.name, number, body)
         loop = asyncio.get_running_loop()
-        others = 0
+        began = loop.time()
+        listeners = 0
         try:
             async with asyncio.timeout(patience):
-                others = await self._publish_to_workers(dump(kind, self.name, number, body)) - 1
-                if are_known or loop.time() > self._greeted + _ACQUAINTANCE:
-                    others = min(others, len(self._known))
+                listeners = await self._publish_to_workers(pending.text) - 1
+                are_known = are_known or loop.time() > self._acquainted
                 looked_at: set[str] = set()
                 is_known = False
-                while not is_known and not pending.over:
+                while not pending.over:
                     pending.changed.clear()
                     for peer in pending.complete - looked_at:
                         looked_at.add(peer)
                         is_known |= is_enough(peer, pending.answers.get(peer, []))
-                    if is_known or len(pending.complete) >= others:
+                    if is_known or len(pending.complete) >= listeners:
                         break
-                    await pending.changed.wait()
+                    if are_known and self._known.keys() <= pending.complete:
+                        break
+                    try:
+                        # A worker that starts waits for everybody: it has known nobody before.
+                        async with asyncio.timeout_at(self._acquainted if self._is_back and not are_known else None):
+                            await pending.changed.wait()
+                    except TimeoutError:
+                        are_known = True
         except TimeoutError:
-            self._known &= pending.complete
-            logger.warning("%d of %d workers answered within %g s", len(pending.complete), others, patience)
+            # Who has been heard of since then is there: its connection was lost, too, and the question with it.
+            self._known = {peer: at for peer, at in self._known.items() if peer in pending.complete or at >= began}
+            logger.warning("%d of %d workers answered within %g s", len(pending.complete), listeners, patience)
         except (RedisError, OSError) as error:
             logger.debug("not all workers have answered: %s", str(error) or type(error).__name__)
         finally:
@@ -381,8 +402,13 @@ class Peers:
         return True
 
     def _on_hello(self, message: Message) -> None:
-        if message.by != self.name:
-            self._answer(message, "here", None)
+        if message.by == self.name:
+            return
+        self._answer(message, "here", None)
+        # It hears from here on, and hasn't heard what was asked before.
+        for pending in self._pending.values():
+            if pending.text and message.by not in pending.complete:
+                self._spawn(self._try(self._own_prefix + message.by.encode(), pending.text))
 
     def _on_ask(self, message: Message) -> None:
         if message.by != self.name:

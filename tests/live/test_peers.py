@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -167,6 +168,28 @@ async def test_nobody_is_waited_for_if_nobody_has_heard_everything(
         with caplog.at_level(logging.WARNING):
             assert not await asking.peers.heard_all(Position(GENERATION, 10), Position(GENERATION, 20))
         assert not caplog.messages
+
+
+async def test_a_worker_that_comes_back_during_a_question_is_asked_the_next_one(
+    private_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage the first one back asked the others before they were; when no answer had come, it took them for
+    gone although they had greeted it, asked them no more, and its clients lost what only they had heard."""
+    monkeypatch.setattr("gateway.broker.peers._PATIENCE", 0.5)
+    async with running(client(private_redis)) as asking, running(client(private_redis)) as knowing:
+        await until(lambda: len(asking.peers._known) == 1, "it is known")
+        asking.peers._acquainted = -math.inf
+        theirs = knowing.open("news", 20)
+        end = knowing.hear(theirs, b"one")
+        asked = question(theirs, Position(GENERATION, 20), end)
+        with monkeypatch.context() as without_connection:
+            without_connection.setattr(knowing.peers, "received", lambda *_: None)
+            first = asyncio.create_task(asking.peers.ask([asked]))
+            await until(lambda: bool(asking.peers._pending), "it is asked")
+            knowing.peers.greet()
+            assert await first == {asked: []}
+        (known,) = (await asking.peers.ask([asked]))[asked]
+        assert [each.event.data for each in known.kept if isinstance(each, Entry)] == [b"one"]
 
 
 async def test_garbage_between_workers_costs_nothing(private_redis: RedisServer) -> None:

@@ -120,7 +120,7 @@ async def acquainted(redis: Redis) -> None:
         worker.greet()
     await settle()
     for worker in redis.workers:
-        worker._greeted = -1e9
+        worker._acquainted = -1e9
     redis.published.clear()
 
 
@@ -167,7 +167,7 @@ async def test_nobody_waits_for_a_worker_once_everything_is_known() -> None:
     knows.tick(9)
     await acquainted(redis)
     redis.silent = 1
-    asker.peers._known.add("one that hangs")
+    asker.peers._heard_of("one that hangs", leaves=False)
     question = Question("news", False, at(2), at(9))
     async with asyncio.timeout(2):
         found = await asker.peers.ask([question])
@@ -187,6 +187,75 @@ async def test_a_worker_that_does_not_answer_is_waited_for_once(monkeypatch: pyt
     monkeypatch.setattr(peers, "_PATIENCE", 60.0)
     async with asyncio.timeout(5):
         assert await asker.peers.ask([question]) == {question: []}, "not again, until it is heard of"
+
+
+async def test_who_comes_back_during_a_question_is_asked_it_then() -> None:
+    """After an outage the first one back waited five seconds for others that had never heard what it asked."""
+    redis = Redis()
+    asker, knows = Worker(redis, 9), Worker(redis)
+    knows.hear(knows.open("news", 2), "a")
+    knows.tick(9)
+    await acquainted(redis)
+    redis.workers.remove(knows.peers)
+    redis.silent = 1
+    question = Question("news", False, at(2), at(9))
+    asking = asyncio.create_task(asker.peers.ask([question]))
+    await settle()
+    assert not asking.done()
+    redis.workers.append(knows.peers)
+    knows.peers.greet()
+    async with asyncio.timeout(2):
+        assert texts((await asking)[question]) == [(at(2, 1), "a")]
+
+
+async def test_who_is_back_waits_only_a_moment_for_connections_that_nobody_is_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Redis counts those that died in the outage; all its workers have answered."""
+    monkeypatch.setattr(peers, "_ACQUAINTANCE", 0.05)
+    monkeypatch.setattr(peers, "_PATIENCE", 60.0)
+    redis = Redis()
+    asker, other = Worker(redis, 9), Worker(redis)
+    await acquainted(redis)
+    redis.silent = 2
+    asker.peers.greet()
+    async with asyncio.timeout(5):
+        assert not await asker.peers.heard_all(at(1), at(99))
+        assert await asker.peers.ask([Question("news", False, at(2), at(9))])
+    assert set(asker.peers._known) == {other.peers.name}
+
+
+async def test_who_starts_waits_for_everybody_that_redis_knows_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "_ACQUAINTANCE", 0.01)
+    redis = Redis()
+    redis.silent = 1
+    asker = Worker(redis, 9)
+    asker.peers.greet()
+    asking = asyncio.create_task(asker.peers.ask([Question("news", False, at(2), at(9))]))
+    await asyncio.sleep(0.05)
+    assert not asking.done(), "the one that is silent has not had the time to answer"
+    asker.peers.lost()
+    await asking
+
+
+async def test_who_left_after_its_answer_stands_for_nobody_else() -> None:
+    redis = Redis()
+    asker, leaves, stays = Worker(redis, 9), Worker(redis), Worker(redis)
+    stays.hear(stays.open("news", 2), "a")
+    stays.tick(9)
+    await acquainted(redis)
+    redis.workers.remove(stays.peers)
+    redis.silent = 1
+    question = Question("news", False, at(2), at(9))
+    asking = asyncio.create_task(asker.peers.ask([question]))
+    await settle()
+    await leaves.peers.answered()
+    await settle()
+    assert not asking.done()
+    redis.workers.append(stays.peers)
+    stays.peers.greet()
+    async with asyncio.timeout(2):
+        assert texts((await asking)[question]) == [(at(2, 1), "a")]
 
 
 async def test_who_is_alone_waits_for_nobody() -> None:
@@ -220,7 +289,7 @@ async def test_a_lost_connection_ends_every_question() -> None:
         asyncio.create_task(asker.peers._ask_one("somebody", "inherit", [], 60.0)),
     ]
     await settle()
-    asker.peers._known.add("somebody")
+    asker.peers._heard_of("somebody", leaves=False)
     rounds = 0
     while not all(task.done() for task in asking):
         asker.peers.lost()
