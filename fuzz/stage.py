@@ -13,7 +13,7 @@ from gateway.broker.signature import Signer
 from testing.http import metric, metrics
 from testing.servers import RedisServer, Worker
 from testing.stream import open_stream
-from testing.waiting import wait_until
+from testing.waiting import DEADLINE, wait_until
 
 SECRET = "the-secret-of-the-fuzzers"
 SETTINGS: dict[str, Any] = {
@@ -29,6 +29,8 @@ SETTINGS: dict[str, Any] = {
 MEMORY_BOUND = 200 * 1_048_576
 """Bytes that a worker may take after a target more than before it: what its rings and pools may hold."""
 _TROUBLE = re.compile(r"Traceback \(most recent call last\)|was never (?:retrieved|awaited)|\b(?:CRITICAL|FATAL)\b")
+_TAKEN_OVER_SECONDS = 60.0
+"""For so long a worker stays subscribed to channels that another one has asked it to take over."""
 _GAUGES = (
     *("streams", "connections", "channels", "patterns", "tasks", "body_bytes", "queued_streams", "queued_events"),
     *("queued_bytes", "unsent_bytes", "replay_bytes", "replays_running", "replays_waiting"),
@@ -119,7 +121,7 @@ class Stage(AbstractContextManager["Stage"]):
             return now.files <= rest.files and all(value <= rest.gauges[name] for name, value in now.gauges.items())
 
         try:
-            wait_until(is_at_rest, "the worker at rest")
+            wait_until(is_at_rest, "the worker at rest", _TAKEN_OVER_SECONDS + DEADLINE)
         except AssertionError:
             left = {name: value for name, value in now.gauges.items() if value > rest.gauges[name]}
             return f"left behind: {left}, {now.files - rest.files} files"
