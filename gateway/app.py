@@ -1,6 +1,7 @@
 """The only place where the parts are put together."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,17 +14,22 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway import console
+from gateway.auth.authority import authority_of
 from gateway.background import Background
 from gateway.broker.broker import Broker
 from gateway.fanout.admission import Admission
 from gateway.fanout.delivery import Delivery
+from gateway.fanout.expiries import Expiries
+from gateway.fanout.in_band import expiring
 from gateway.fanout.members import Members
 from gateway.fanout.quotas import Quotas
+from gateway.fanout.subscriber import Subscriber
 from gateway.metrics import Metrics
 from gateway.server.exit_signal import ExitSignal
 from gateway.server.files import default_max_streams
 from gateway.settings import Settings
 from gateway.web.console_page import ConsolePage
+from gateway.web.guard import Guard
 from gateway.web.hosts import Hosts
 from gateway.web.ops import Ops
 from gateway.web.origins import Origins
@@ -32,6 +38,8 @@ from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
 from gateway.web.publish import Publish
 from gateway.web.shortcut import Shortcut
 from gateway.web.subscribe import Subscribe
+
+logger = logging.getLogger(__name__)
 
 _SWEEP_INTERVAL = 1.0
 
@@ -44,6 +52,7 @@ class Gateway:
         redis_cli: how the console's examples call redis-cli.
 
     Attributes:
+        is_public: whether everybody may do everything, because nothing says who may do what.
         started: whether its tasks were started, by the lifespan or by the first request.
 
     Raises:
@@ -75,16 +84,26 @@ class Gateway:
         self.link = broker.connect(self.admission)
         self._origins = Origins(settings)
         self._quotas = Quotas(settings, clock)
-        self._subscribe = Subscribe(settings, self.members, self.admission, self._quotas, self.metrics)
-        self._redis_cli = redis_cli
-        self._background = Background(
-            {
-                "link": self.link.run,
-                "functions": broker.keep_functions,
-                "pinger": self.members.pinger.run,
-                "sweep": self._sweep,
-            }
+        authority = authority_of(settings, self.metrics)
+        self.is_public = authority is None
+        self._guard = None if authority is None else Guard(settings, authority, self._origins)
+        self._expiries = Expiries(settings.expiry_notice, time.time, self._tell_expiring, self._end_expired)
+        self.members.on_leave.append(self._expiries.discard)
+        self._subscribe = Subscribe(
+            settings, self.members, self.admission, self._quotas, self._expiries, self._guard, self.metrics
         )
+        self._redis_cli = redis_cli
+        tasks = {
+            "link": self.link.run,
+            "functions": broker.keep_functions,
+            "pinger": self.members.pinger.run,
+            "sweep": self._sweep,
+        }
+        if authority is not None:
+            tasks["expiries"] = self._expiries.run
+            if authority.background is not None:
+                tasks["keys"] = authority.background
+        self._background = Background(tasks)
         self.started = False
         self.app: Starlette = _App(
             self,
@@ -102,8 +121,9 @@ class Gateway:
         self.app.router.redirect_slashes = False
 
     def _routes(self) -> list[BaseRoute]:
-        publish = Publish(self.settings, self.broker.publisher, self._origins, self.metrics)
-        page = ConsolePage(self.settings, console.page(self._redis_cli), console.content_security_policy())
+        publish = Publish(self.settings, self.broker.publisher, self._origins, self._guard, self.metrics)
+        html = console.page(self._redis_cli, self.is_public)
+        page = ConsolePage(self.settings, html, console.content_security_policy())
         ops = Ops(self.members, self.broker.topics, self.broker.history, self.admission, self.link, self.metrics)
         return [
             Route("/events", self._subscribe, methods=["GET", "POST"]),
@@ -118,6 +138,11 @@ class Gateway:
     def start(self, owns_process: bool) -> None:
         """Start the tasks, in the running event loop; see `Background.start`."""
         self.started = True
+        if self.is_public:
+            logger.info(
+                "everything is public: whoever reaches this gateway may subscribe to every channel; jwt_secret, "
+                "jwt_public_key or jwks_url would change that"
+            )
         self._background.start(owns_process)
 
     async def stop(self) -> None:
@@ -146,6 +171,12 @@ class Gateway:
     async def finish_answers(self) -> None:
         """Answer what other workers have asked so far."""
         await self.broker.finish_answers()
+
+    def _tell_expiring(self, subscriber: Subscriber, at: float) -> None:
+        self.admission.tell(subscriber, expiring(at))
+
+    def _end_expired(self, subscriber: Subscriber) -> None:
+        self.admission.close(subscriber, "expired", "expired")
 
     async def _sweep(self) -> None:
         while True:

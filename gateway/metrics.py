@@ -53,6 +53,10 @@ class Metrics:
     """Questions to other workers about what is missing here."""
     lag: float = 0.0
     """Seconds from the last request for a tick until it was heard."""
+    unauthorized: Counter[str] = field(default_factory=Counter)
+    """Requests refused because of who they are from, by reason: `no_token`, `bad_token`, `forbidden`."""
+    key_reads: Counter[str] = field(default_factory=Counter)
+    """Attempts to read the keys at `jwks_url`, by outcome: `read`, `failed`."""
     published: int = 0
     """Messages accepted over HTTP."""
     redis_connects: int = 0

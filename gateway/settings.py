@@ -21,6 +21,8 @@ ENV_PREFIX = "GATEWAY_"
 # namespace that has a service called "gateway"; they are not settings, and stopping for them would be absurd.
 _KUBERNETES_LINK = re.compile(r"(PORT|SERVICE)_(HOST|PORT|\d+_(TCP|UDP)).*")
 
+JWT_ALGORITHMS = (*[f"{kind}{bits}" for kind in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)], "EdDSA")
+
 StringList = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -107,8 +109,55 @@ class Settings(BaseSettings):
         "Host names requests may be made to, such as events.example.com or *.example.com; others are refused, but "
         "for /healthz and /readyz. Empty: any.",
     )
-    http_publish: bool = _field(False, "flag", "Accept POST /publish/{channel}.")
+    http_publish: bool = _field(
+        False, "flag", "Accept POST /publish/{channel}. Where tokens are configured, it is on, and needs a grant."
+    )
     console: bool = _field(False, "flag", "Serve the console page at /.")
+
+    # Who may do what. With none of the first three, everything is public.
+    jwt_secret: str = _field(
+        "",
+        "text",
+        "Verifies tokens signed with HS256, HS384 or HS512: the secret shared with whoever makes them, 32 characters "
+        "at least.",
+        max_length=1024,
+        repr=False,
+    )
+    jwt_public_key: str = _field(
+        "",
+        "PEM",
+        "Verifies tokens signed with RS, PS, ES or EdDSA: public keys or certificates, as text or the path of a "
+        "file; several while keys are being changed.",
+    )
+    jwks_url: str = _field("", "URL", "Likewise: where the key set (JWKS) is. It is read every 5 minutes.")
+    jwt_algorithms: StringList = _field(
+        (), "list", "The only algorithms tokens may be signed with; empty: all that the keys are for."
+    )
+    jwt_audience: StringList = _field(
+        (), "list", "A token's `aud` must name one of these; empty: tokens with an `aud` are rejected."
+    )
+    jwt_issuer: StringList = _field((), "list", "A token's `iss` must be one of these; empty: any, or none.")
+    jwt_leeway: float = _field(
+        10.0,
+        "seconds",
+        "By how much the clocks of this machine and of whoever makes tokens may differ.",
+        ge=0,
+        le=600,
+    )
+    token_cookie: str = _field("gateway_token", "name", "Cookie that may hold the token; empty: none.")
+    query_tokens: bool = _field(
+        False,
+        "flag",
+        "Accept tokens as ?token=… too. URLs end up in the logs of proxies and in histories; a cookie doesn't.",
+    )
+    public_channels: StringList = _field(
+        (),
+        "list",
+        "Channels (Redis globs) that anybody may subscribe to, without a token, where tokens are configured.",
+    )
+    expiry_notice: float = _field(
+        30.0, "seconds", "So long before a stream's token expires it gets `gateway.expiring`; 0: it gets none.", ge=0
+    )
 
     # Limits
     max_streams: int = _field(
@@ -355,7 +404,11 @@ class Settings(BaseSettings):
         "cors_headers",
         "cors_origins",
         "durable_channels",
+        "jwt_algorithms",
+        "jwt_audience",
+        "jwt_issuer",
         "overflow",
+        "public_channels",
         "trusted_proxies",
         mode="before",
     )
@@ -381,6 +434,38 @@ class Settings(BaseSettings):
         # It is a literal in Lua.
         if value and not re.fullmatch(r"[\x21-\x26\x28-\x5b\x5d-\x7e]{16,}", value):
             raise ValueError("must be at least 16 characters of visible ASCII, without ' and \\")
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _jwt_secret_is_secret(cls, value: str) -> str:
+        if "-----BEGIN" in value:
+            # Whoever knows the public key could sign with it (RFC 8725, 2.1).
+            raise ValueError("must be a secret, not a PEM key; a public key belongs in jwt_public_key")
+        if value and len(value.encode()) < 32:
+            raise ValueError("must be at least 32 characters long (RFC 7518, 3.2)")
+        return value
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _jwks_url_is_a_url(cls, value: str) -> str:
+        if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
+            raise ValueError("must begin with https:// or http://, and name a host")
+        return value
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _algorithms_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in JWT_ALGORITHMS:
+                raise ValueError(f"{name!r} is not known; known are {', '.join(JWT_ALGORITHMS)}")
+        return value
+
+    @field_validator("token_cookie")
+    @classmethod
+    def _cookie_has_a_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]*", value):
+            raise ValueError(f"{value!r} is no name of a cookie")
         return value
 
     @field_validator("redis_url")

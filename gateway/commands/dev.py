@@ -58,7 +58,7 @@ def dev(**flags: Any) -> None:
             gateway = Gateway(settings, redis_cli)
             server = GatewayServer(
                 gateway,
-                on_started=lambda address: _announce(address, redis_cli, note, settings),
+                on_started=lambda address: _announce(address, redis_cli, note, settings, gateway.is_public),
             )
             server.run()
     except SettingsError as error:
@@ -67,7 +67,13 @@ def dev(**flags: Any) -> None:
         raise click.ClickException(str(error)) from None
 
 
-def _announce(address: str, redis_cli: str, note: str, settings: DevSettings) -> None:
+_ACCESS = {
+    True: "Everything is public: whoever reaches this gateway may subscribe and publish.",
+    False: "Channels need a token, but for those of public_channels: `gateway token` makes one.",
+}
+
+
+def _announce(address: str, redis_cli: str, note: str, settings: DevSettings, is_public: bool) -> None:
     url = f"http://{address}".replace("127.0.0.1", "localhost")
     prefix = settings.channel_prefix
     own = "" if redis_cli == "redis-cli" else f" --redis-url {without_password(settings.redis_url)}"
@@ -78,7 +84,7 @@ def _announce(address: str, redis_cli: str, note: str, settings: DevSettings) ->
             f"Publish  [bold]{escape(redis_cli)} PUBLISH {escape(channel)} hello[/]\n"
             f"    or   [bold]gateway publish{escape(own)} news hello[/]\n"
             f"Listen   [bold]curl -N '{url}/events?channel=news'[/]\n\n"
-            f"[dim]{escape(note)}\nStop with Ctrl-C.[/]",
+            f"[dim]{escape(note)}\n{_ACCESS[is_public]}\nStop with Ctrl-C.[/]",
             title="gateway dev",
             title_align="left",
         )

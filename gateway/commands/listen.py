@@ -24,6 +24,7 @@ _READ_TIMEOUT = 60.0
 @click.argument("channels", nargs=-1, metavar="CHANNEL...")
 @click.option("--pattern", "patterns", multiple=True, metavar="GLOB", help="Also these patterns (where allowed).")
 @click.option("--url", default="http://localhost:8080", show_default=True, help="Where the gateway is.")
+@click.option("--token", help="Sent in the header Authorization, where the gateway wants one.")
 @click.option("--last-event-id", help="Begin after this event.")
 @click.option("--history", type=click.IntRange(1), help="Begin with so many kept events of each channel.")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
@@ -32,6 +33,7 @@ def listen(
     channels: tuple[str, ...],
     patterns: tuple[str, ...],
     url: str,
+    token: str | None,
     last_event_id: str | None,
     history: int | None,
     count: int | None,
@@ -42,7 +44,7 @@ def listen(
         raise click.UsageError("Name at least one channel, such as: gateway listen news")
     console = Console(highlight=False, soft_wrap=True)
     listener = _Listener(
-        url, {"channel": channels, "pattern": patterns, "history": [history] if history else []}, last_event_id
+        url, {"channel": channels, "pattern": patterns, "history": [history] if history else []}, token, last_event_id
     )
     try:
         for number, event in enumerate(listener.events(), 1):
@@ -57,15 +59,16 @@ def listen(
 
 
 class _Listener:
-    def __init__(self, url: str, query: Mapping[str, object], last_event_id: str | None) -> None:
+    def __init__(self, url: str, query: Mapping[str, object], token: str | None, last_event_id: str | None) -> None:
         self._url = url.rstrip("/") + "/events"
         self._query = urlencode(query, doseq=True)
+        self._headers = {"Accept": "text/event-stream"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._last_event_id = last_event_id
         self._retry_ms = _FIRST_RETRY_MS
 
     def events(self) -> Iterator[ServerSentEvent]:
         timeout = httpx.Timeout(10.0, read=_READ_TIMEOUT)
-        with httpx.Client(timeout=timeout, headers={"Accept": "text/event-stream"}) as client:
+        with httpx.Client(timeout=timeout, headers=self._headers) as client:
             while True:
                 try:
                     yield from self._stream(client)

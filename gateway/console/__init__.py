@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 _REDIS_CLI = 'name="redis-cli" content="redis-cli"'
+_PUBLIC = 'name="access" content="public"'
 
 
 @cache
@@ -16,16 +17,19 @@ def _source() -> str:
 
 
 @cache
-def page(redis_cli: str = "redis-cli") -> bytes:
+def page(redis_cli: str = "redis-cli", public: bool = True) -> bytes:
     """The page, ready to send as `text/html; charset=utf-8`.
 
     Args:
         redis_cli: how the page's examples call redis-cli, such as `redis-cli -p 6380` where Redis is not on its
             usual port. Everybody who opens the page sees it: no passwords.
+        public: whether everybody may subscribe to everything; else the page asks for a token.
     """
     source = _source()
     if redis_cli != "redis-cli":
         source = source.replace(_REDIS_CLI, f'name="redis-cli" content="{html.escape(redis_cli)}"', 1)
+    if not public:
+        source = source.replace(_PUBLIC, 'name="access" content="token"', 1)
     return source.encode()
 
 

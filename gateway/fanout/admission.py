@@ -25,6 +25,7 @@ from gateway.fanout.turned_away import TurnedAway
 from gateway.fanout.unsent import Piece
 from gateway.fanout.waiting import Waiting
 from gateway.memory.catch_up import Wish
+from gateway.memory.event import Event
 from gateway.memory.listening import Listening
 from gateway.memory.replay import Replayed
 from gateway.memory.topic import Topic, pin, unpin
@@ -202,14 +203,15 @@ class Admission:
             reason: for the metric.
             told: the reason in `gateway.closing`.
         """
-        left_at = subscriber.left_at
-        if left_at is None:
-            self._flush()
-            self._delivery.settle(subscriber.topics)
-            left_at = self._id_of(subscriber)
         retry = random.uniform(self._settings.retry_min, self._settings.retry_max)
-        piece = subscriber.encoding.encode([Replayed("", closing(told, retry), left_at)])
+        piece = subscriber.encoding.encode([Replayed("", closing(told, retry), self._id_now(subscriber))])
         self._members.end(subscriber, reason, piece)
+
+    def tell(self, subscriber: Subscriber, event: Event) -> None:
+        """Send a stream one of the gateway's own events, with the id that it has now."""
+        if subscriber.closed is None:
+            piece = subscriber.encoding.encode([Replayed("", event, self._id_now(subscriber))])
+            self._delivery.send([subscriber], piece, 1)
 
     # -- what comes from Redis
 
@@ -252,6 +254,14 @@ class Admission:
         self._members.draining = True
         self._waiting.wake_all()
         return self._members.all()
+
+    def _id_now(self, subscriber: Subscriber) -> str:
+        """Its id after everything that has come so far, which has been sent to it."""
+        if subscriber.left_at is not None:
+            return subscriber.left_at
+        self._flush()
+        self._delivery.settle(subscriber.topics)
+        return self._id_of(subscriber)
 
     def _id_of(self, subscriber: Subscriber) -> str:
         return self._listening.id_of(subscriber.topics, self._members.included.get(subscriber, ""))

@@ -23,10 +23,19 @@ def closing(reason: str, retry: float) -> Event:
     """`gateway.closing`: the client is to reconnect.
 
     Args:
-        reason: `worker_shutdown`, `max_age`, or why this worker can't serve it now.
+        reason: `worker_shutdown`, `max_age`, `expired`, or why this worker can't serve it now.
         retry: the client's reconnection time, in seconds.
     """
     return _with_retry(own_event("gateway.closing", {"reason": reason}), retry)
+
+
+def expiring(at: float) -> Event:
+    """`gateway.expiring`: the grant that the stream was opened with ends soon, and the stream with it.
+
+    Args:
+        at: when, in seconds since 1970.
+    """
+    return own_event("gateway.expiring", {"at": round(at)})
 
 
 def _with_retry(event: Event, seconds: float) -> Event:

@@ -40,7 +40,7 @@ def check_pattern(pattern: str, max_bytes: int, allowed: tuple[str, ...]) -> str
         NotAllowed: no entry of `allowed` lets it through.
     """
     _check(pattern, max_bytes, "pattern")
-    if not any(_allows(entry, pattern) for entry in allowed):
+    if not any(covers(entry, pattern) for entry in allowed):
         raise NotAllowed(
             f"pattern {pattern!r} is not allowed here; the setting allowed_patterns says which are "
             f"({', '.join(allowed) or 'none'})"
@@ -70,10 +70,13 @@ def _check(name: str, max_bytes: int, kind: str) -> None:
     check_clean(name, kind)
 
 
-def _allows(entry: str, pattern: str) -> bool:
-    # An entry "news.*" lets through whatever begins with "news.", because no glob that begins with those
-    # characters can match more. For any other entry this can't be told, so it stands for itself.
-    literal = entry.removesuffix("*")
-    if literal != entry and not _GLOB.search(literal):
+def covers(glob: str, pattern: str) -> bool:
+    """Whether a glob matches everything that a pattern can match, as far as that can be told.
+
+    `news.*` covers whatever begins with `news.`, because no glob that begins with those characters can match more.
+    For any other glob this can't be told, so it covers itself.
+    """
+    literal = glob.removesuffix("*")
+    if literal != glob and not _GLOB.search(literal):
         return pattern.startswith(literal)
-    return pattern == entry
+    return pattern == glob

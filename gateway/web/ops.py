@@ -125,6 +125,13 @@ class _Collector(Collector):
         yield _counter("streams_opened", "Streams begun.", counts.streams_opened)
         yield _counter("streams_closed", "Streams ended, by reason.", counts.streams_closed, "reason")
         yield _counter("turned_away", "Streams not served, by reason.", counts.turned_away, "reason")
+        yield _counter(
+            "unauthorized_requests",
+            "Requests refused for who they are from, by reason.",
+            counts.unauthorized,
+            "reason",
+        )
+        yield _counter("key_reads", "Attempts to read the keys at jwks_url, by outcome.", counts.key_reads, "outcome")
         yield _counter("bad_requests", "Connections closed for bad or late requests.", counts.bad_requests, "reason")
         yield _counter("warnings", "The HTTP server's warnings, logged or not, by logger.", counts.warnings, "logger")
         yield _counter("bodies_refused", "Requests refused for max_bodies_bytes.", counts.bodies_refused)

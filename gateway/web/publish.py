@@ -9,6 +9,7 @@ from gateway.metrics import Metrics
 from gateway.ports import Publisher, PublishFailed
 from gateway.settings import Settings
 from gateway.web.body import Body, ClientGone, NoRoom
+from gateway.web.guard import Guard
 from gateway.web.origins import Origins
 from gateway.web.path import channel_in_path
 from gateway.web.problem import Problem
@@ -18,19 +19,22 @@ from gateway.web.stream_request import query_pairs
 class Publish:
     """The endpoint. A message that could not be delivered is refused here, where its sender learns why."""
 
-    def __init__(self, settings: Settings, publisher: Publisher, origins: Origins, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, publisher: Publisher, origins: Origins, guard: Guard | None, metrics: Metrics
+    ) -> None:
         self._settings = settings
+        self._guard = guard
         self._publisher = publisher
         self._origins = origins
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._settings
-        if not settings.http_publish:
+        if not settings.http_publish and self._guard is None:
             raise Problem(
                 403,
                 "Publishing over HTTP is off. Turn it on with --http-publish or GATEWAY_HTTP_PUBLISH=true, and let "
-                "only those reach it who may publish.",
+                "only those reach it who may publish; or configure tokens (--jwt-secret, GATEWAY_JWT_SECRET).",
             )
         self._check_origin(scope)
         durable = _durable(scope["query_string"])
@@ -38,6 +42,8 @@ class Publish:
             channel = check_channel(channel_in_path(scope) or "", settings.max_channel_bytes)
         except BadName as error:
             raise Problem(400, f"{error}.") from None
+        if self._guard is not None:
+            await self._guard.publisher(scope, channel)
         with Body(settings.max_bodies_bytes, self._metrics) as body:
             try:
                 payload = await body.read(scope, receive, settings.max_payload_bytes, "max_payload_bytes")

@@ -6,8 +6,10 @@ import contextlib
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from gateway.auth.errors import CannotTell
 from gateway.fanout.admission import Admission
 from gateway.fanout.encodings import Encodings
+from gateway.fanout.expiries import Expiries
 from gateway.fanout.members import Members
 from gateway.fanout.quotas import Quotas
 from gateway.fanout.subscriber import Subscriber
@@ -20,6 +22,7 @@ from gateway.web.address import ClientAddress
 from gateway.web.body import Body, ClientGone, NoRoom
 from gateway.web.departure import Departure
 from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
+from gateway.web.guard import Guard
 from gateway.web.path import channel_in_path
 from gateway.web.portable import PortableStream
 from gateway.web.problem import Problem
@@ -34,13 +37,22 @@ class Subscribe:
     """The endpoint; an ASGI application, because the direct path needs `scope` and `send` themselves."""
 
     def __init__(
-        self, settings: Settings, members: Members, admission: Admission, quotas: Quotas, metrics: Metrics
+        self,
+        settings: Settings,
+        members: Members,
+        admission: Admission,
+        quotas: Quotas,
+        expiries: Expiries,
+        guard: Guard | None,
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
         self._members = members
         self._admission = admission
         self._encodings = Encodings(settings.gzip_min_bytes)
         self._quotas = quotas
+        self._expiries = expiries
+        self._guard = guard
         self._address = ClientAddress(settings)
         members.on_leave.append(quotas.discard)
         self._metrics = metrics
@@ -56,6 +68,11 @@ class Subscribe:
         except NoRoom:
             await self._turn_away("full", None, scope, receive, send)
             return
+        try:
+            grant = None if self._guard is None else await self._guard.subscriber(scope, request)
+        except CannotTell:
+            await self._turn_away("auth_unavailable", request.last_event_id, scope, receive, send)
+            return
         if scope["method"] == "HEAD":
             await Response(None, 200, STREAM_HEADERS, STREAM_TYPE)(scope, receive, send)
             return
@@ -70,6 +87,8 @@ class Subscribe:
             reason = refusal.reason if isinstance(refusal, TurnedAway) else "redis_denied"
             await self._turn_away(reason, request.last_event_id, scope, receive, send)
             return
+        if grant is not None and grant.expires_at is not None:
+            self._expiries.add(subscriber, grant.expires_at)
         try:
             if handle is None:
                 headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.compressed else {})

@@ -6,6 +6,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway.fanout.expiries import Expiries
 from gateway.fanout.quotas import Quotas
 from gateway.server.deadlines import Deadlines
 from gateway.server.protocol import GatewayProtocol
@@ -25,6 +26,8 @@ class _Server:
             entrance.members,
             entrance.admission,
             Quotas(entrance.settings, entrance.clock),
+            Expiries(30.0, entrance.clock, lambda *_: None, lambda _: None),
+            None,
             entrance.metrics,
         )
         config = uvicorn.Config(subscribe, lifespan="off", log_config=None, ws="none")

@@ -97,6 +97,8 @@ BOUNDS: dict[str, tuple[float, float | None]] = {
     "durable_events": (1, None),
     "durable_age": (NONE_IS_POSSIBLE, None),
     "canary_interval": (NONE_IS_POSSIBLE, None),
+    "jwt_leeway": (0, 600),
+    "expiry_notice": (NONE_IS_POSSIBLE, None),
     "head_timeout": (MORE_THAN_NOTHING, None),
     "body_timeout": (MORE_THAN_NOTHING, None),
     "keepalive_timeout": (MORE_THAN_NOTHING, None),

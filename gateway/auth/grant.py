@@ -1,0 +1,88 @@
+"""What somebody may do, wherever that is said."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.auth.channels import NONE, Channels
+from gateway.auth.errors import Unauthorized
+
+_SUBJECT = "{sub}"
+_GLOB = re.compile(r"[*?\[\]\\^]")
+_SEPARATORS = ".:/"
+MAX_GLOBS = 1000
+"""In one grant. Each is compared with each channel that is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What somebody may do.
+
+    Attributes:
+        sub: who; None if the grant names nobody.
+        subscribe: channels whose events they may read.
+        publish: channels they may publish on.
+        presence: channels of which they may see who is there.
+        admin: whether they may end the streams of others.
+        expires_at: until when, in seconds since 1970; None: forever.
+        issued_at: when it was given, likewise; None: that isn't known.
+    """
+
+    sub: str | None = None
+    subscribe: Channels = NONE
+    publish: Channels = NONE
+    presence: Channels = NONE
+    admin: bool = False
+    expires_at: float | None = None
+    issued_at: float | None = None
+
+
+def grant_of(
+    claim: object, sub: str | None, expires_at: float | None, issued_at: float | None, *, where: str
+) -> Grant:
+    """The grant that a JSON object describes: `{subscribe, publish, presence, admin}`.
+
+    Other members are ignored, so that a later version's can stand beside them.
+
+    Args:
+        claim: the object.
+        sub: the subject, for `{sub}` in its globs.
+        expires_at: seconds since 1970.
+        issued_at: likewise.
+        where: what the object is called in errors.
+
+    Raises:
+        Unauthorized: it is no such object.
+    """
+    if not isinstance(claim, dict):
+        raise Unauthorized(f'{where} must be an object such as {{"subscribe": ["news"]}}')
+    admin = claim.get("admin", False)
+    if not isinstance(admin, bool):
+        raise Unauthorized(f"{where}.admin must be true or false")
+    named = {name: _globs(claim, name, sub, where) for name in ("subscribe", "publish", "presence")}
+    if sum(len(channels.globs) for channels in named.values()) > MAX_GLOBS:
+        raise Unauthorized(f"{where} has more than {MAX_GLOBS} entries")
+    return Grant(sub, named["subscribe"], named["publish"], named["presence"], admin, expires_at, issued_at)
+
+
+def _globs(claim: Mapping[str, Any], name: str, sub: str | None, where: str) -> Channels:
+    value = claim.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise Unauthorized(f"{where}.{name} must be an array of strings")
+    return Channels([glob for each in value if (glob := _with_subject(each, sub)) is not None])
+
+
+def _with_subject(glob: str, sub: str | None) -> str | None:
+    """The glob with the subject in it; None if this subject would make more of it than was meant.
+
+    Somebody called `*` must not be everybody, and somebody called `1.admin` must not get what is below `user.1.`.
+    """
+    if _SUBJECT not in glob:
+        return glob
+    if not sub or _GLOB.search(sub):
+        return None
+    literal = glob.replace(_SUBJECT, "")
+    if any(separator in sub and separator in literal for separator in _SEPARATORS):
+        return None
+    return glob.replace(_SUBJECT, sub)

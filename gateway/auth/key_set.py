@@ -1,0 +1,134 @@
+"""Keys that an identity provider publishes at a URL (JWKS, RFC 7517)."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+
+import httpx
+
+from gateway.auth.errors import CannotTell
+from gateway.auth.keys import Key, key_set, matching
+from gateway.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+_REFRESH = 300.0
+"""Seconds between two looks at the keys."""
+_AGAIN = 10.0
+"""Seconds after which a failed attempt is repeated. Unknown keys are looked for no more often: tokens that name
+made-up ones must not become requests to the provider."""
+_MAX_UNKNOWN = 1000
+_PATIENCE = 5.0
+_MAX_BYTES = 1_048_576
+
+
+class RemoteKeys:
+    """Keeps the keys that were read last, also while their server can't be reached.
+
+    Args:
+        url: where they are.
+        changed: called when they are others than before.
+        metrics: where attempts are counted.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        changed: Callable[[], None],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._changed = changed
+        self._metrics = metrics
+        self._clock = clock
+        self._keys: tuple[Key, ...] = ()
+        self._body = b""
+        self._failure: str | None = None
+        self._asked_at = -_AGAIN
+        self._unknown: set[tuple[str, str | None]] = set()
+        self._reading: asyncio.Task[None] | None = None
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        return self._keys
+
+    async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
+        """Those for a token with such a header; see `gateway.auth.tokens.KeySet`."""
+        if (found := matching(self._keys, algorithm, kid)) or (algorithm, kid) in self._unknown:
+            return found
+        if self._reading is None and self._clock() < self._asked_at + _AGAIN:
+            # It may be a new key: with a 401 the EventSources that were given it first would stop permanently.
+            raise CannotTell("the keys that verify tokens were read just now, without this one")
+        if self._reading is None:
+            self._asked_at = self._clock()
+        await self._read()
+        if self._failure is not None or not self._body:
+            raise CannotTell("the keys that verify tokens can't be read just now")
+        if not (found := matching(self._keys, algorithm, kid)) and len(self._unknown) < _MAX_UNKNOWN:
+            self._unknown.add((algorithm, kid))
+        return found
+
+    async def run(self) -> None:
+        """Read the keys now and then, until cancelled."""
+        while True:
+            await self._read()
+            await asyncio.sleep((_REFRESH if self._failure is None else _AGAIN) * random.uniform(0.9, 1.1))
+
+    async def _read(self) -> None:
+        """Once for all who wait for it."""
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._try())
+            self._reading.add_done_callback(self._done)
+        await asyncio.shield(self._reading)
+
+    def _done(self, _: asyncio.Task[None]) -> None:
+        self._reading = None
+
+    async def _try(self) -> None:
+        try:
+            body = await self._get()
+            keys = tuple(key_set(body))
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
+            self._metrics.key_reads["failed"] += 1
+            failure = str(error) or type(error).__name__
+            if failure != self._failure:
+                logger.warning(
+                    "%s: the keys that verify tokens could not be read (%s); %s",
+                    self._url,
+                    failure,
+                    "those read before still count" if self._body else "no token can be verified with them yet",
+                )
+            self._failure = failure
+            return
+        self._metrics.key_reads["read"] += 1
+        if self._failure is not None or not self._body:
+            logger.info("%s: %d keys that verify tokens", self._url, len(keys))
+        self._failure = None
+        self._unknown.clear()
+        if body != self._body:
+            self._body, self._keys = body, keys
+            self._changed()
+
+    async def _get(self) -> bytes:
+        """Read the answer, of which no more is held than a key set can be.
+
+        Raises:
+            httpx.HTTPError: it can't be had.
+            ValueError: it is too large.
+        """
+        async with (
+            asyncio.timeout(_PATIENCE),
+            httpx.AsyncClient(timeout=_PATIENCE) as client,
+            client.stream("GET", self._url, headers={"Accept": "application/json"}) as response,
+        ):
+            response.raise_for_status()
+            body = bytearray()
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > _MAX_BYTES:
+                    raise ValueError(f"the answer is larger than {_MAX_BYTES} bytes")
+            return bytes(body)

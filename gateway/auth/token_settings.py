@@ -1,0 +1,33 @@
+"""From the settings to what verifies tokens."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from gateway.auth.key_set import RemoteKeys
+from gateway.auth.keys import Key, pem_keys, secret_key
+from gateway.auth.tokens import Tokens
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+
+
+def tokens_of(settings: Settings, metrics: Metrics) -> tuple[Tokens, Callable[[], Coroutine[Any, Any, None]] | None]:
+    """What verifies tokens, and what has to run meanwhile.
+
+    Raises:
+        SettingsError: a key can't be used.
+    """
+    keys: list[Key] = []
+    if settings.jwt_secret:
+        keys.append(secret_key(settings.jwt_secret))
+    if settings.jwt_public_key:
+        keys += pem_keys(settings.jwt_public_key)
+    remote = RemoteKeys(settings.jwks_url, lambda: tokens.forget(), metrics) if settings.jwks_url else None
+    tokens = Tokens(
+        keys,
+        remote,
+        settings.jwt_algorithms,
+        settings.jwt_audience,
+        settings.jwt_issuer,
+        settings.jwt_leeway,
+    )
+    return tokens, remote.run if remote is not None else None

@@ -1,0 +1,178 @@
+"""JSON Web Tokens, and what they allow."""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jwt
+from jwt.exceptions import (
+    ExpiredSignatureError,
+    ImmatureSignatureError,
+    InvalidAudienceError,
+    InvalidIssuerError,
+    InvalidSignatureError,
+    MissingRequiredClaimError,
+    PyJWTError,
+)
+
+from gateway.auth.errors import Unauthorized
+from gateway.auth.grant import Grant, grant_of
+from gateway.auth.keys import Key, matching
+
+CLAIM = "gateway"
+_MAX_REMEMBERED = 10_000
+_MAX_REMEMBERED_BYTES = 2048
+_MAX_TRIED = 10
+
+
+class KeySet(Protocol):
+    """Keys that are kept elsewhere, and change."""
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        """Those that are known."""
+
+    async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
+        """Those for a token with such a header; asks for them if there are none.
+
+        Raises:
+            CannotTell: none is known yet, and they can't be had.
+        """
+
+
+class Tokens:
+    """Verifies tokens.
+
+    Args:
+        keys: fixed ones.
+        key_set: others.
+        algorithms: the only ones that are accepted; empty: all that the keys allow.
+        audience: one of these has to be in `aud`; empty: a token with `aud` is for somebody else.
+        issuer: one of these has to be `iss`; empty: any.
+        leeway: seconds by which clocks may differ.
+        now: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[Key],
+        key_set: KeySet | None = None,
+        algorithms: Sequence[str] = (),
+        audience: Sequence[str] = (),
+        issuer: Sequence[str] = (),
+        leeway: float = 0.0,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._keys = tuple(keys)
+        self._key_set = key_set
+        self._algorithms = frozenset(algorithms)
+        self._audience = tuple(audience) or None
+        self._issuer = tuple(issuer) or None
+        self._leeway = leeway
+        self._now = now
+        # Clients come back with the same token, all at once; a signature takes up to a millisecond to verify.
+        self._remembered: OrderedDict[str, tuple[Grant, float]] = OrderedDict()
+
+    async def grant(self, token: str) -> Grant:
+        """What a token allows.
+
+        Raises:
+            Unauthorized: it is no token, not valid, or of somebody that nobody here trusts.
+            CannotTell: the keys can't be had just now.
+        """
+        remembered = self._remembered.get(token)
+        if remembered is not None:
+            grant, not_before = remembered
+            if (grant.expires_at is None or self._now() < grant.expires_at) and self._now() >= not_before:
+                return grant
+            del self._remembered[token]
+        claims = await self._claims(token)
+        grant, not_before = self._granted(claims)
+        if len(token) <= _MAX_REMEMBERED_BYTES:
+            self._remembered[token] = grant, not_before
+            if len(self._remembered) > _MAX_REMEMBERED:
+                self._remembered.popitem(last=False)
+        return grant
+
+    def forget(self) -> None:
+        """Keys have changed: what was verified with the former ones is verified again."""
+        self._remembered.clear()
+
+    async def _claims(self, token: str) -> dict[str, Any]:
+        try:
+            header = jwt.get_unverified_header(token)
+        except (PyJWTError, ValueError, RecursionError) as error:
+            raise Unauthorized(f"The token is no JWT: {error}.") from None
+        algorithm, kid = header.get("alg"), header.get("kid")
+        if not isinstance(algorithm, str) or (kid is not None and not isinstance(kid, str)):
+            raise Unauthorized("The token's header names no algorithm.")
+        keys: Sequence[Key] = ()
+        if not self._algorithms or algorithm in self._algorithms:
+            keys = matching(self._keys, algorithm, kid)
+            if not keys and self._key_set is not None:
+                keys = await self._key_set.find(algorithm, kid)
+        if not keys:
+            named = "" if kid is None else f" and kid {kid[:64]!r}"
+            raise Unauthorized(f"No key here verifies a token with alg {algorithm[:16]!r}{named}.")
+        for key in keys[:_MAX_TRIED]:
+            try:
+                return self._verified(token, key, algorithm)
+            except InvalidSignatureError:
+                continue
+            except (PyJWTError, ValueError, OverflowError, TypeError, RecursionError) as error:
+                raise Unauthorized(_explain(error)) from None
+        raise Unauthorized("The token's signature is wrong: it was signed with another key.")
+
+    def _verified(self, token: str, key: Key, algorithm: str) -> dict[str, Any]:
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            key.key,
+            algorithms=[algorithm],
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=self._leeway,
+            # What the clocks say is compared in _granted: PyJWT takes text for a number, and drops fractions.
+            options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
+        )
+        return claims
+
+    def _granted(self, claims: dict[str, Any]) -> tuple[Grant, float]:
+        """The grant, and from when it counts."""
+        now = self._now()
+        expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
+        not_before = _time(claims, "nbf")
+        if expires_at is not None:
+            expires_at += self._leeway
+            if expires_at <= now:
+                raise Unauthorized("The token has expired.")
+        earliest = -math.inf if not_before is None else not_before - self._leeway
+        if earliest > now:
+            raise Unauthorized("The token is not valid yet (nbf).")
+        grant = grant_of(claims.get(CLAIM, {}), claims.get("sub"), expires_at, issued_at, where=f"The claim {CLAIM}")
+        return grant, earliest
+
+
+def _time(claims: dict[str, Any], name: str) -> float | None:
+    """A NumericDate (RFC 7519, 2)."""
+    value = claims.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Unauthorized(f"The token's {name} is no number of seconds.")
+    return float(value)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, InvalidAudienceError):
+        return "The token is for somebody else: its aud is none of the setting jwt_audience."
+    if isinstance(error, InvalidIssuerError):
+        return "The token's iss is none of the setting jwt_issuer."
+    if isinstance(error, MissingRequiredClaimError):
+        return f"The token has no {error.claim}."
+    if isinstance(error, ExpiredSignatureError):
+        return "The token has expired."
+    if isinstance(error, ImmatureSignatureError):
+        return "The token is not valid yet."
+    return f"The token is not valid: {str(error).rstrip('.')[:200]}."

@@ -1,0 +1,82 @@
+"""Who a request is from, as it says itself."""
+
+from collections.abc import Iterable
+
+from starlette.types import Scope
+
+from gateway.auth.credentials import ANONYMOUS, Credentials
+from gateway.auth.errors import Unauthorized
+from gateway.settings import Settings
+from gateway.web.origins import Origins
+from gateway.web.problem import Problem
+from gateway.web.stream_request import query_pairs
+
+# Fetch metadata (W3C), Sec-Fetch-Site: who made the browser send the request.
+_OWN_PAGES = ("", "same-origin", "none")
+
+
+class ReadCredentials:
+    """Finds the token of a request: in the header, in the query where that is allowed, or in the cookie.
+
+    Args:
+        settings: where it may be.
+        origins: whose pages may use the cookie. A browser sends it for pages of any site.
+    """
+
+    def __init__(self, settings: Settings, origins: Origins) -> None:
+        self._cookie = settings.token_cookie
+        self._query_tokens = settings.query_tokens
+        self._origins = origins
+
+    def of(self, scope: Scope) -> Credentials:
+        """The first there is, in that order.
+
+        Raises:
+            Unauthorized: there is a token where none is accepted.
+            Problem: 403, the cookie came from a page that may not use it; 400, the query is malformed.
+        """
+        headers = scope["headers"]
+        scheme, _, rest = _joined(headers, b"authorization").partition(" ")
+        if scheme.lower() == "bearer":
+            return Credentials(rest.strip())
+        if (token := self._in_query(scope["query_string"])) is not None:
+            return Credentials(token)
+        if self._cookie and (token := _in_cookies(_joined(headers, b"cookie", "; "), self._cookie)) is not None:
+            self._check_site(headers)
+            return Credentials(token)
+        return ANONYMOUS
+
+    def _in_query(self, query_string: bytes) -> str | None:
+        if b"oken" not in query_string and b"%" not in query_string:
+            return None
+        token = next((value for name, value in query_pairs(query_string) if name == "token"), None)
+        if token is not None and not self._query_tokens:
+            raise Unauthorized(
+                "Tokens in the query are not accepted here (setting query_tokens); send it in the header "
+                f"Authorization{f', or in the cookie {self._cookie}' if self._cookie else ''}."
+            )
+        return token
+
+    def _check_site(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Refuse a cookie that was sent for a page of another site (cross-site request forgery)."""
+        origin = _joined(headers, b"origin")
+        if origin:
+            # The scheme is not compared, because TLS may have ended at a proxy.
+            own = origin.partition("://")[2] == _joined(headers, b"host")
+            if not own and not self._origins.allows(origin):
+                raise Problem(403, f"Pages from {origin} may not use this gateway's cookie (setting cors_origins).")
+        elif _joined(headers, b"sec-fetch-site") not in _OWN_PAGES:
+            raise Problem(403, "Pages of other sites may not use this gateway's cookie.")
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes, by: str = ", ") -> str:
+    return by.join([value.decode("latin-1") for each, value in headers if each == name])
+
+
+def _in_cookies(header: str, name: str) -> str | None:
+    """The value of a cookie (RFC 6265, 5.4); of several with the same name, the first, which has the longest path."""
+    for pair in header.split(";"):
+        key, separator, value = pair.partition("=")
+        if separator and key.strip() == name:
+            return value.strip().strip('"')
+    return None
