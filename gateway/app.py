@@ -86,6 +86,7 @@ class Gateway:
         self._quotas = Quotas(settings, clock)
         authority = authority_of(settings, self.metrics)
         self.is_public = authority is None
+        self._authority = authority
         self._guard = None if authority is None else Guard(settings, authority, self._origins)
         self._expiries = Expiries(settings.expiry_notice, time.time, self._tell_expiring, self._end_expired)
         self.members.on_leave.append(self._expiries.discard)
@@ -141,7 +142,7 @@ class Gateway:
         if self.is_public:
             logger.info(
                 "everything is public: whoever reaches this gateway may subscribe to every channel; jwt_secret, "
-                "jwt_public_key or jwks_url would change that"
+                "jwt_public_key, jwks_url or auth_url would change that"
             )
         self._background.start(owns_process)
 
@@ -150,6 +151,8 @@ class Gateway:
         self._subscribe.end_all()
         await self._subscribe.wait_ended()
         await self._background.stop()
+        if self._authority is not None:
+            await self._authority.close()
         await self.broker.close()
 
     @asynccontextmanager

@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     )
     console: bool = _field(False, "flag", "Serve the console page at /.")
 
-    # Who may do what. With none of the first three, everything is public.
+    # Who may do what. Without a key and auth_url, everything is public.
     jwt_secret: str = _field(
         "",
         "text",
@@ -149,6 +149,26 @@ class Settings(BaseSettings):
         False,
         "flag",
         "Accept tokens as ?token=… too. URLs end up in the logs of proxies and in histories; a cookie doesn't.",
+    )
+    auth_url: str = _field(
+        "",
+        "URL",
+        "Your backend, which is asked about each new stream that has no token: POST of the action, the channels and "
+        "the request's Cookie, Authorization and Origin; it answers with a grant, or 401 or 403.",
+    )
+    auth_timeout: float = _field(3.0, "seconds", "How long the backend may take to answer.", gt=0, le=60)
+    auth_concurrency: int = _field(50, "questions", "The backend is asked so many at the same time.", ge=1)
+    auth_cache: float = _field(
+        5.0,
+        "seconds",
+        "The backend's answer counts for so long for who asks the same with the same credentials.",
+        ge=0,
+    )
+    auth_grace: float = _field(
+        0.0,
+        "seconds",
+        "While the backend can't be reached, its last answer counts for so long; 0: clients are told to come back.",
+        ge=0,
     )
     public_channels: StringList = _field(
         (),
@@ -446,9 +466,9 @@ class Settings(BaseSettings):
             raise ValueError("must be at least 32 characters long (RFC 7518, 3.2)")
         return value
 
-    @field_validator("jwks_url")
+    @field_validator("auth_url", "jwks_url")
     @classmethod
-    def _jwks_url_is_a_url(cls, value: str) -> str:
+    def _url_is_a_url(cls, value: str) -> str:
         if value and (urlsplit(value).scheme not in ("http", "https") or not urlsplit(value).hostname):
             raise ValueError("must begin with https:// or http://, and name a host")
         return value

@@ -1,6 +1,6 @@
 """Who may do what, decided for each request."""
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
+    from gateway.auth.backend import Backend
     from gateway.auth.tokens import Tokens
 
 _NOBODY = Grant()
@@ -21,7 +22,8 @@ class Authority:
     """Decides; made only where something is configured (`authority_of`), else everything is public.
 
     Args:
-        tokens: verifies tokens.
+        tokens: verifies tokens; None: there are none.
+        backend: is asked about everybody else; None: there is none.
         public: channels that need no grant.
         metrics: where refusals are counted.
         background: what has to run meanwhile.
@@ -29,67 +31,111 @@ class Authority:
 
     def __init__(
         self,
-        tokens: "Tokens",
+        tokens: "Tokens | None",
+        backend: "Backend | None",
         public: Channels,
         metrics: Metrics,
         background: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._tokens = tokens
+        self._backend = backend
         self._public = public
         self._metrics = metrics
         self.background = background
 
-    async def subscriber(self, credentials: Credentials, channels: Iterable[str], patterns: Iterable[str]) -> Grant:
+    async def subscriber(
+        self, credentials: Credentials, channels: tuple[str, ...], patterns: tuple[str, ...], address: str
+    ) -> Grant:
         """The grant of somebody who asks for a stream of these.
+
+        Args:
+            address: of the client, for the backend.
 
         Raises:
             Unauthorized: without valid credentials they can't have it.
             Forbidden: with these they can't.
             CannotTell: that can't be decided just now.
         """
-        grant = await self._grant(credentials)
-        for name in channels:
-            if not self._public.has(name) and not grant.subscribe.has(name):
-                self._refuse(credentials, f"may not subscribe to channel {name!r}")
-        for pattern in patterns:
-            if not self._public.has_all_of(pattern) and not grant.subscribe.has_all_of(pattern):
-                self._refuse(credentials, f"may not subscribe to pattern {pattern!r}")
-        return grant
+        closed = [name for name in channels if not self._public.has(name)]
+        closed_patterns = [pattern for pattern in patterns if not self._public.has_all_of(pattern)]
+        grant = await self._from_token(credentials)
+        if grant is None and (closed or closed_patterns):
+            grant = await self._from_backend("subscribe", credentials, channels, patterns, address)
+        given = _NOBODY if grant is None else grant
+        for name in closed:
+            if not given.subscribe.has(name):
+                self._refuse(grant, f"may not subscribe to channel {name!r}")
+        for pattern in closed_patterns:
+            if not given.subscribe.has_all_of(pattern):
+                self._refuse(grant, f"may not subscribe to pattern {pattern!r}")
+        return given
 
-    async def publisher(self, credentials: Credentials, channel: str) -> Grant:
+    async def publisher(self, credentials: Credentials, channel: str, address: str) -> Grant:
         """The grant of somebody who publishes over HTTP, which always needs one.
 
         Raises:
             Unauthorized, Forbidden, CannotTell: as `subscriber`.
         """
-        grant = await self._grant(credentials)
-        if not grant.publish.has(channel):
-            self._refuse(credentials, f"may not publish on channel {channel!r}")
-        return grant
+        grant = await self._from_token(credentials)
+        if grant is None:
+            grant = await self._from_backend("publish", credentials, (channel,), (), address)
+        if grant is None or not grant.publish.has(channel):
+            self._refuse(grant, f"may not publish on channel {channel!r}")
+        return grant or _NOBODY
 
-    async def _grant(self, credentials: Credentials) -> Grant:
-        """What the credentials allow; bad ones are an error, also where none are needed.
+    async def close(self) -> None:
+        """Release what is held for connections."""
+        if self._backend is not None:
+            await self._backend.close()
+
+    async def _from_token(self, credentials: Credentials) -> Grant | None:
+        """What a token allows; None: there is none. A bad one is an error, also where none is needed.
 
         Who came with a token that has expired would otherwise be somebody unknown from then on, and wouldn't notice.
         """
-        if credentials.token is None:
-            return _NOBODY
+        token = credentials.token
+        if token is None or self._tokens is None:
+            return None
+        if self._backend is not None and credentials.authorization and token.count(".") != 2:
+            return None  # not ours, but perhaps the backend's
         try:
-            return await self._tokens.grant(credentials.token)
+            return await self._tokens.grant(token)
         except Unauthorized:
             self._metrics.unauthorized["bad_token"] += 1
             raise
 
-    def _refuse(self, credentials: Credentials, what: str) -> None:
-        if credentials.token is None:
+    async def _from_backend(
+        self,
+        action: str,
+        credentials: Credentials,
+        channels: tuple[str, ...],
+        patterns: tuple[str, ...],
+        address: str,
+    ) -> Grant | None:
+        """What the backend allows; None: there is none to be asked."""
+        if self._backend is None:
+            return None
+        try:
+            return await self._backend.grant(action, credentials, channels, patterns, address)
+        except (Unauthorized, Forbidden):
+            self._metrics.unauthorized["backend"] += 1
+            raise
+
+    def _refuse(self, grant: Grant | None, what: str) -> None:
+        if grant is None:
             self._metrics.unauthorized["no_token"] += 1
             raise Unauthorized(f"Without a token you {what}.")
         self._metrics.unauthorized["forbidden"] += 1
-        raise Forbidden(f"This token {what}.")
+        raise Forbidden(f"You {what}.")
 
 
 def is_configured(settings: Settings) -> bool:
     """Whether anything says who may do what; else everything is public."""
+    return has_keys(settings) or bool(settings.auth_url)
+
+
+def has_keys(settings: Settings) -> bool:
+    """Whether there are tokens."""
     return bool(settings.jwt_secret or settings.jwt_public_key or settings.jwks_url)
 
 
@@ -101,6 +147,10 @@ def authority_of(settings: Settings, metrics: Metrics) -> Authority | None:
     """
     if not is_configured(settings):
         return None
-    # Imported when it is needed: PyJWT with cryptography and httpx take 30 MB, in each worker.
-    tokens, background = import_module("gateway.auth.token_settings").tokens_of(settings, metrics)
-    return Authority(tokens, Channels(settings.public_channels), metrics, background)
+    # Imported when it is needed: PyJWT with cryptography, and httpx, take 30 MB in each worker.
+    tokens = background = backend = None
+    if has_keys(settings):
+        tokens, background = import_module("gateway.auth.token_settings").tokens_of(settings, metrics)
+    if settings.auth_url:
+        backend = import_module("gateway.auth.backend").Backend(settings, metrics)
+    return Authority(tokens, backend, Channels(settings.public_channels), metrics, background)

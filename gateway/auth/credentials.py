@@ -8,9 +8,12 @@ class Credentials(NamedTuple):
 
     Attributes:
         token: a JWT, or what stands in its place; None: there is none.
+        cookie: the header Cookie; empty if there is none, as the others.
+        authorization: the header Authorization.
+        origin: the header Origin.
     """
 
     token: str | None
-
-
-ANONYMOUS = Credentials(None)
+    cookie: str = ""
+    authorization: str = ""
+    origin: str = ""

@@ -39,7 +39,13 @@ class Grant:
 
 
 def grant_of(
-    claim: object, sub: str | None, expires_at: float | None, issued_at: float | None, *, where: str
+    claim: object,
+    sub: str | None,
+    expires_at: float | None,
+    issued_at: float | None,
+    *,
+    where: str,
+    substitute: bool = True,
 ) -> Grant:
     """The grant that a JSON object describes: `{subscribe, publish, presence, admin}`.
 
@@ -51,6 +57,7 @@ def grant_of(
         expires_at: seconds since 1970.
         issued_at: likewise.
         where: what the object is called in errors.
+        substitute: whether `{sub}` stands for the subject.
 
     Raises:
         Unauthorized: it is no such object.
@@ -60,17 +67,22 @@ def grant_of(
     admin = claim.get("admin", False)
     if not isinstance(admin, bool):
         raise Unauthorized(f"{where}.admin must be true or false")
-    named = {name: _globs(claim, name, sub, where) for name in ("subscribe", "publish", "presence")}
-    if sum(len(channels.globs) for channels in named.values()) > MAX_GLOBS:
+    named = {name: _globs(claim, name, where) for name in ("subscribe", "publish", "presence")}
+    if sum(map(len, named.values())) > MAX_GLOBS:
         raise Unauthorized(f"{where} has more than {MAX_GLOBS} entries")
-    return Grant(sub, named["subscribe"], named["publish"], named["presence"], admin, expires_at, issued_at)
+    if substitute:
+        named = {
+            name: [each for glob in globs if (each := _with_subject(glob, sub))] for name, globs in named.items()
+        }
+    subscribe, publish, presence = map(Channels, named.values())
+    return Grant(sub, subscribe, publish, presence, admin, expires_at, issued_at)
 
 
-def _globs(claim: Mapping[str, Any], name: str, sub: str | None, where: str) -> Channels:
+def _globs(claim: Mapping[str, Any], name: str, where: str) -> list[str]:
     value = claim.get(name, [])
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise Unauthorized(f"{where}.{name} must be an array of strings")
-    return Channels([glob for each in value if (glob := _with_subject(each, sub)) is not None])
+    return value
 
 
 def _with_subject(glob: str, sub: str | None) -> str | None:

@@ -43,21 +43,25 @@ class ClientAddress:
 
         `unix` stands for a proxy that uses the unix socket.
         """
+        address = self.exactly(scope)
+        return address if address == _UNIX else _counted(address)
+
+    def exactly(self, scope: Scope) -> str:
+        """The same, with all of an IPv6 address."""
         client = scope.get("client")
         if client is None:
             if not self._unix:
                 return ""
         elif not self._is_trusted(client[0]):
-            return _counted(client[0])
+            return str(client[0])
         nearest = ""
         for hop in self._hops(scope["headers"]):
-            counted = _counted(hop)
-            if not counted:
+            if _parse(hop) is None:
                 break
-            nearest = counted
+            nearest = hop
             if not self._is_trusted(hop):
                 break
-        return nearest or (_UNIX if client is None else _counted(client[0]))
+        return nearest or (_UNIX if client is None else str(client[0]))
 
     def _hops(self, headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
         """The addresses in the header, the nearest first."""

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from starlette.types import Scope
 
-from gateway.auth.credentials import ANONYMOUS, Credentials
+from gateway.auth.authority import has_keys
+from gateway.auth.credentials import Credentials
 from gateway.auth.errors import Unauthorized
 from gateway.settings import Settings
 from gateway.web.origins import Origins
@@ -20,31 +21,37 @@ class ReadCredentials:
 
     Args:
         settings: where it may be.
-        origins: whose pages may use the cookie. A browser sends it for pages of any site.
+        origins: whose pages may use cookies. A browser sends them for pages of any site.
     """
 
     def __init__(self, settings: Settings, origins: Origins) -> None:
+        self._has_tokens = has_keys(settings)
+        self._has_backend = bool(settings.auth_url)
         self._cookie = settings.token_cookie
         self._query_tokens = settings.query_tokens
         self._origins = origins
 
     def of(self, scope: Scope) -> Credentials:
-        """The first there is, in that order.
+        """What there is; the token is the first, in that order.
 
         Raises:
             Unauthorized: there is a token where none is accepted.
-            Problem: 403, the cookie came from a page that may not use it; 400, the query is malformed.
+            Problem: 403, a cookie came from a page that may not use it; 400, the query is malformed.
         """
         headers = scope["headers"]
-        scheme, _, rest = _joined(headers, b"authorization").partition(" ")
-        if scheme.lower() == "bearer":
-            return Credentials(rest.strip())
-        if (token := self._in_query(scope["query_string"])) is not None:
-            return Credentials(token)
-        if self._cookie and (token := _in_cookies(_joined(headers, b"cookie", "; "), self._cookie)) is not None:
+        authorization, cookie = _joined(headers, b"authorization"), _joined(headers, b"cookie", "; ")
+        scheme, _, rest = authorization.partition(" ")
+        bearer = rest.strip() if scheme.lower() == "bearer" else None
+        token = bearer
+        is_ambient = False  # what a browser sends by itself
+        if token is None and self._has_tokens:
+            token = self._in_query(scope["query_string"])
+            if token is None and self._cookie:
+                token = _in_cookies(cookie, self._cookie)
+                is_ambient = token is not None
+        if is_ambient or (self._has_backend and token is None and (cookie or authorization)):
             self._check_site(headers)
-            return Credentials(token)
-        return ANONYMOUS
+        return Credentials(token, cookie, authorization, _joined(headers, b"origin"))
 
     def _in_query(self, query_string: bytes) -> str | None:
         if b"oken" not in query_string and b"%" not in query_string:

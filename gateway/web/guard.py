@@ -6,6 +6,7 @@ from gateway.auth.authority import Authority
 from gateway.auth.errors import CannotTell, Forbidden, Unauthorized
 from gateway.auth.grant import Grant
 from gateway.settings import Settings
+from gateway.web.address import ClientAddress
 from gateway.web.credentials import ReadCredentials
 from gateway.web.origins import Origins
 from gateway.web.problem import Problem
@@ -23,6 +24,7 @@ class Guard:
 
     def __init__(self, settings: Settings, authority: Authority, origins: Origins) -> None:
         self._authority = authority
+        self._address = ClientAddress(settings)
         self._credentials = ReadCredentials(settings, origins)
 
     async def subscriber(self, scope: Scope, request: StreamRequest) -> Grant:
@@ -33,7 +35,9 @@ class Guard:
             CannotTell: that can't be decided just now.
         """
         try:
-            return await self._authority.subscriber(self._credentials.of(scope), request.channels, request.patterns)
+            return await self._authority.subscriber(
+                self._credentials.of(scope), request.channels, request.patterns, self._address.exactly(scope)
+            )
         except (Unauthorized, Forbidden) as refusal:
             raise _problem(refusal) from None
 
@@ -44,7 +48,7 @@ class Guard:
             Problem: 401 or 403, or 503 if that can't be decided just now.
         """
         try:
-            return await self._authority.publisher(self._credentials.of(scope), channel)
+            return await self._authority.publisher(self._credentials.of(scope), channel, self._address.exactly(scope))
         except (Unauthorized, Forbidden) as refusal:
             raise _problem(refusal) from None
         except CannotTell as reason:

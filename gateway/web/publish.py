@@ -3,6 +3,7 @@
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway.auth.authority import has_keys
 from gateway.memory.event import Undeliverable, check_publishable
 from gateway.memory.names import BadName, check_channel
 from gateway.metrics import Metrics
@@ -30,7 +31,7 @@ class Publish:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         settings = self._settings
-        if not settings.http_publish and self._guard is None:
+        if not settings.http_publish and not has_keys(settings):
             raise Problem(
                 403,
                 "Publishing over HTTP is off. Turn it on with --http-publish or GATEWAY_HTTP_PUBLISH=true, and let "

@@ -1,0 +1,312 @@
+"""Asking the application's own backend: real sessions, and backends that fail."""
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import jwt
+import pytest
+
+from testing.http import metric
+from testing.process import free_port
+from testing.servers import RedisServer, Worker
+from testing.stream import open_stream
+from testing.waiting import wait_until
+
+SECRET = "a secret that is long enough for anybody"
+
+
+class Application:
+    """A backend that answers what it is told to.
+
+    Attributes:
+        answer: status and body.
+        delay: seconds before each answer.
+        asked: the questions, and their headers.
+        most: how many it was asked at the same time.
+    """
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/gateway/auth"
+        self.delay = 0.0
+        self.asked: list[tuple[dict[str, Any], dict[str, str]]] = []
+        self.most = 0
+        self.is_running = False
+        self._now = 0
+        self._lock = threading.Lock()
+        self.grants()
+
+    def grants(self, **grant: Any) -> None:
+        self.answer: tuple[int, bytes] = (200, json.dumps(grant).encode())
+
+    def refuses(self, status: int) -> None:
+        self.answer = status, b""
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        application = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                if not application.is_running:  # on a connection from before
+                    self.close_connection = True
+                    return
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with application._lock:
+                    application.asked.append((body, {key.lower(): value for key, value in self.headers.items()}))
+                    application._now += 1
+                    application.most = max(application.most, application._now)
+                time.sleep(application.delay)
+                with application._lock:
+                    application._now -= 1
+                status, content = application.answer
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                with contextlib.suppress(OSError):  # it wasn't waited for
+                    self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+        with Server(("127.0.0.1", self.port), Handler) as http:
+            thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+            thread.start()
+            self.is_running = True
+            try:
+                yield self
+            finally:
+                self.is_running = False
+                http.shutdown()
+                thread.join()
+
+
+def asked(worker: Worker, channel: str = "news", **headers: str) -> str:
+    """What comes of a request for a stream: its first event, or the status."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    with httpx.stream("GET", f"{worker.url}/events?channel={channel}", headers=named) as answer:
+        if answer.status_code != 200:
+            assert answer.read()
+            return str(answer.status_code)
+        return next(line.removeprefix("event: ") for line in answer.iter_lines() if line.startswith("event: "))
+
+
+OPEN, LATER = "gateway.open", "gateway.closing"
+
+
+@pytest.fixture
+def backend() -> Iterator[Application]:
+    with Application().running() as running:
+        yield running
+
+
+@contextmanager
+def worker_with(backend: Application, redis: RedisServer, path: Path, **settings: Any) -> Iterator[Worker]:
+    with Worker(path, redis.url, auth_url=backend.url, **settings) as worker:
+        yield worker
+
+
+def test_the_backend_is_asked_with_what_the_request_has(
+    backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    backend.grants(sub="42", subscribe=["news.*"], publish=["chat"])
+    with worker_with(
+        backend, redis_server, tmp_path, allowed_patterns="*", cors_origins="https://a.example"
+    ) as worker:
+        headers = {
+            "Cookie": "sessionid=öüß; theme=dark", "Authorization": "Basic YTpi", "Origin": "https://a.example",
+        }  # fmt: skip
+        encoded = {name: value.encode() for name, value in headers.items()}
+        with open_stream(worker.url, ["news.a", "news.b"], params=[("pattern", "news.x*")], headers=encoded):
+            pass
+        question, received = backend.asked[-1]
+        assert question == {
+            "action": "subscribe", "channels": ["news.a", "news.b"], "patterns": ["news.x*"], "address": "127.0.0.1",
+        }  # fmt: skip
+        assert received["cookie"].encode("latin-1").decode() == headers["Cookie"]
+        assert (received["authorization"], received["origin"]) == ("Basic YTpi", "https://a.example")
+        answer = httpx.post(f"{worker.url}/publish/chat", content="x", headers={"Cookie": "sessionid=a"})
+        assert answer.status_code == 200
+        assert backend.asked[-1][0] == {
+            "action": "publish", "channels": ["chat"], "patterns": [], "address": "127.0.0.1",
+        }  # fmt: skip
+        assert asked(worker, "other", Cookie="a=b") == "403"
+        answer = httpx.post(f"{worker.url}/publish/other", content="x", headers={"Cookie": "sessionid=a"})
+        assert answer.status_code == 403
+
+
+def test_publishing_takes_its_own_setting_beside_a_backend(
+    backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    backend.grants(publish=["*"])
+    with worker_with(backend, redis_server, tmp_path, http_publish=False) as worker:
+        answer = httpx.post(f"{worker.url}/publish/news", content="x", headers={"Cookie": "session=a"})
+        assert answer.status_code == 403
+        assert "Publishing over HTTP is off" in answer.json()["detail"]
+
+
+def test_what_the_backend_refuses(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
+    with worker_with(backend, redis_server, tmp_path, public_channels="open.*") as worker:
+        backend.refuses(401)
+        assert asked(worker, Cookie="session=old") == "401"
+        assert asked(worker) == "401", "it may grant something to those whom it doesn't know"
+        backend.refuses(403)
+        assert asked(worker, Cookie="session=other") == "403"
+        count = len(backend.asked)
+        assert asked(worker, "open.a", Cookie="session=old") == OPEN
+        assert len(backend.asked) == count, "about public channels it isn't asked"
+        assert metric(worker, "unauthorized_requests_total", reason="backend") == 3
+
+
+def test_the_same_question_is_asked_once(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
+    backend.grants(subscribe=["*"])
+    backend.delay = 0.3
+    with (
+        worker_with(backend, redis_server, tmp_path, auth_cache=60, auth_concurrency=3) as worker,
+        ThreadPoolExecutor(20) as pool,
+    ):
+        assert set(pool.map(lambda _: asked(worker, Cookie="session=a"), range(20))) == {OPEN}
+        assert len(backend.asked) == 1
+        assert asked(worker, Cookie="session=a") == OPEN
+        assert len(backend.asked) == 1
+        outcomes = Counter(pool.map(lambda number: asked(worker, Cookie=f"session={number}"), range(12)))
+        assert outcomes == {OPEN: 12}
+        assert len(backend.asked) == 13
+        assert backend.most == 3
+        assert asked(worker, "another", Cookie="session=a") == OPEN
+        assert len(backend.asked) == 14
+
+
+def test_an_answer_counts_for_a_while(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
+    backend.grants(subscribe=["*"])
+    with worker_with(backend, redis_server, tmp_path, auth_cache=0.2) as worker:
+        assert asked(worker, Cookie="session=a") == OPEN
+        backend.refuses(401)
+        wait_until(lambda: asked(worker, Cookie="session=a") == "401", "it is asked again")
+        backend.grants(subscribe=["*"])
+        wait_until(lambda: asked(worker, Cookie="session=a") == OPEN, "refusals don't last longer")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (500, b""),
+        (302, b""),
+        (404, b""),
+        (204, b""),
+        (200, b""),
+        (200, b"<html>"),
+        (200, b"[]"),
+        (200, b'{"subscribe": "news"}'),
+        (200, b'{"sub": 7}'),
+        (200, b'{"expires_at": "soon"}'),
+        (200, b'{"expires_at": NaN}'),
+        (200, b"[" * 100_000),
+        (200, b'{"sub": "' + b"x" * 300_000 + b'"}'),
+    ],
+    ids=lambda answer: f"{answer[0]} {answer[1][:20].decode()}",
+)
+def test_an_answer_that_is_none_kills_nobody(
+    answer: tuple[int, bytes], backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    backend.answer = answer
+    with worker_with(backend, redis_server, tmp_path) as worker:
+        assert asked(worker, Cookie="session=a") == LATER
+        published = httpx.post(f"{worker.url}/publish/news", content="x", headers={"Cookie": "session=a"})
+        assert published.status_code == 503
+        backend.grants(subscribe=["*"])
+        assert asked(worker, Cookie="session=a") == OPEN
+        assert "Traceback" not in worker.output
+
+
+def test_a_backend_that_fails_is_left_alone(redis_server: RedisServer, tmp_path: Path) -> None:
+    backend = Application()
+    backend.grants(subscribe=["*"])
+    with worker_with(backend, redis_server, tmp_path, auth_timeout=0.5) as worker:
+        for number in range(8):
+            assert asked(worker, Cookie=f"session={number}") == LATER
+        assert metric(worker, "backend_questions_total", outcome="failed") == 5
+        assert metric(worker, "backend_questions_total", outcome="resting") == 3
+        with backend.running():
+            wait_until(lambda: asked(worker, Cookie="session=a") == OPEN, "it is asked again")
+            assert len(backend.asked) == 1
+            backend.delay = 1.0
+            assert asked(worker, Cookie="session=b") == LATER
+
+
+def test_the_last_grant_may_count_meanwhile(redis_server: RedisServer, tmp_path: Path) -> None:
+    backend = Application()
+    with worker_with(backend, redis_server, tmp_path, auth_cache=0, auth_grace=600) as worker:
+        with backend.running():
+            backend.grants(subscribe=["*"])
+            assert asked(worker, Cookie="session=a") == OPEN
+            backend.grants(subscribe=["*"], expires_at=time.time() + 1)
+            assert asked(worker, Cookie="session=short") == OPEN
+            backend.refuses(401)
+            assert asked(worker, Cookie="session=refused") == "401"
+        assert asked(worker, Cookie="session=a") == OPEN
+        assert asked(worker, Cookie="session=new") == LATER
+        assert asked(worker, Cookie="session=refused") == LATER, "it may have logged in meanwhile"
+        wait_until(lambda: asked(worker, Cookie="session=short") == LATER, "no grant outlives its end")
+        assert metric(worker, "backend_questions_total", outcome="grace") >= 1
+
+
+def test_a_stream_ends_with_its_grant(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
+    backend.grants(subscribe=["*"], expires_at=time.time() + 2)
+    with (
+        worker_with(backend, redis_server, tmp_path, expiry_notice=1) as worker,
+        open_stream(worker.url, "news", headers={"Cookie": "session=a"}) as stream,
+    ):
+        assert [event.type for event in stream.rest()] == ["gateway.expiring", "gateway.closing"]
+        assert asked(worker, Cookie="session=a") == "401"
+
+
+def test_subjects_are_not_put_into_the_backends_globs(
+    backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    backend.grants(sub="a", subscribe=["user.{sub}"])
+    with worker_with(backend, redis_server, tmp_path) as worker:
+        assert asked(worker, "user.a", Cookie="session=a") == "403"
+
+
+def test_cookies_of_other_sites_are_not_shown_to_the_backend(
+    backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    backend.grants(subscribe=["*"])
+    with worker_with(backend, redis_server, tmp_path) as worker:
+        assert asked(worker, Cookie="session=a", Origin="https://evil.example") == "403"
+        assert asked(worker, Cookie="session=a", Sec_Fetch_Site="cross-site") == "403"
+        assert asked(worker, Authorization="Basic YTpi", Sec_Fetch_Site="cross-site") == "403"
+        assert backend.asked == []
+
+
+def test_tokens_come_before_the_backend(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
+    def token(secret: str = SECRET) -> str:
+        text: str = jwt.encode({"gateway": {"subscribe": ["mine"]}}, secret, "HS256")
+        return text
+
+    backend.grants(subscribe=["theirs"])
+    with worker_with(backend, redis_server, tmp_path, jwt_secret=SECRET) as worker:
+        assert asked(worker, "mine", Authorization=f"Bearer {token()}") == OPEN
+        assert asked(worker, "mine", Cookie=f"gateway_token={token()}") == OPEN
+        assert asked(worker, "theirs", Authorization=f"Bearer {token()}") == "403"
+        assert asked(worker, "theirs", Authorization=f"Bearer {token(SECRET[::-1])}") == "401"
+        assert backend.asked == []
+        assert asked(worker, "theirs", Cookie="session=a") == OPEN
+        assert asked(worker, "theirs", Authorization="Bearer opaque") == OPEN
+        assert asked(worker, "theirs") == OPEN
