@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,16 +14,14 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from gateway import console
-from gateway.auth.authority import authority_of
+from gateway.auth.authority import authority_of, is_configured
 from gateway.background import Background
 from gateway.broker.broker import Broker
 from gateway.fanout.admission import Admission
 from gateway.fanout.delivery import Delivery
-from gateway.fanout.expiries import Expiries
-from gateway.fanout.in_band import expiring
+from gateway.fanout.granted import GrantedStreams
 from gateway.fanout.members import Members
 from gateway.fanout.quotas import Quotas
-from gateway.fanout.subscriber import Subscriber
 from gateway.metrics import Metrics
 from gateway.server.exit_signal import ExitSignal
 from gateway.server.files import default_max_streams
@@ -36,6 +34,7 @@ from gateway.web.origins import Origins
 from gateway.web.path import PlainPaths
 from gateway.web.problem import Problem, on_error, on_http_exception, on_problem
 from gateway.web.publish import Publish
+from gateway.web.revoke import Revoke
 from gateway.web.shortcut import Shortcut
 from gateway.web.subscribe import Subscribe
 
@@ -81,18 +80,20 @@ class Gateway:
             self.metrics,
             clock,
         )
-        self.link = broker.connect(self.admission)
+        self.link = broker.connect(self.admission, revocable=is_configured(settings))
         self._origins = Origins(settings)
-        self._quotas = Quotas(settings, clock)
+        self._quotas = Quotas(
+            settings.address_streams, settings.address_rate, settings.address_channels, settings.linger, clock
+        )
         authority = authority_of(settings, self.metrics)
         self.is_public = authority is None
         self._authority = authority
         self._guard = None if authority is None else Guard(settings, authority, self._origins)
-        self._expiries = Expiries(settings.expiry_notice, time.time, self._tell_expiring, self._end_expired)
-        self.members.on_leave.append(self._expiries.discard)
+        self._granted = GrantedStreams(settings, self.members, self.admission, clock)
         self._subscribe = Subscribe(
-            settings, self.members, self.admission, self._quotas, self._expiries, self._guard, self.metrics
+            settings, self.members, self.admission, self._quotas, self._granted, self._guard, self.metrics
         )
+        self._publish = Publish(settings, broker.publisher, self._origins, self._guard, clock, self.metrics)
         self._redis_cli = redis_cli
         tasks = {
             "link": self.link.run,
@@ -101,7 +102,10 @@ class Gateway:
             "sweep": self._sweep,
         }
         if authority is not None:
-            tasks["expiries"] = self._expiries.run
+            broker.revocations.on_revoked = self._revoked
+            authority.is_revoked = broker.revocations.is_revoked
+            tasks["expiries"] = self._granted.run
+            tasks["revocations"] = broker.revocations.run
             if authority.background is not None:
                 tasks["keys"] = authority.background
         self._background = Background(tasks)
@@ -122,14 +126,15 @@ class Gateway:
         self.app.router.redirect_slashes = False
 
     def _routes(self) -> list[BaseRoute]:
-        publish = Publish(self.settings, self.broker.publisher, self._origins, self._guard, self.metrics)
+        revoke = Revoke(self.settings, self.broker.revocations, self._guard, self.metrics)
         html = console.page(self._redis_cli, self.is_public)
         page = ConsolePage(self.settings, html, console.content_security_policy())
         ops = Ops(self.members, self.broker.topics, self.broker.history, self.admission, self.link, self.metrics)
         return [
             Route("/events", self._subscribe, methods=["GET", "POST"]),
             Route("/events/{channel:channel}", self._subscribe, methods=["GET"]),
-            Route("/publish/{channel:channel}", publish, methods=["POST"]),
+            Route("/publish/{channel:channel}", self._publish, methods=["POST"]),
+            Route("/revoke", revoke, methods=["POST"]),
             Route("/healthz", ops.healthz),
             Route("/readyz", ops.readyz),
             Route("/metrics", ops.metrics),
@@ -175,11 +180,11 @@ class Gateway:
         """Answer what other workers have asked so far."""
         await self.broker.finish_answers()
 
-    def _tell_expiring(self, subscriber: Subscriber, at: float) -> None:
-        self.admission.tell(subscriber, expiring(at))
-
-    def _end_expired(self, subscriber: Subscriber) -> None:
-        self.admission.close(subscriber, "expired", "expired")
+    def _revoked(self, revoked: Sequence[tuple[str, float]]) -> None:
+        if self._authority is not None:
+            self._authority.forget()
+        for sub, at in revoked:
+            self._granted.revoke(sub, at)
 
     async def _sweep(self) -> None:
         while True:
@@ -189,6 +194,8 @@ class Gateway:
             self.broker.history.sweep()
             self.admission.sweep()
             self._quotas.sweep()
+            self._granted.sweep()
+            self._publish.sweep()
 
 
 class _App(Starlette):

@@ -139,6 +139,17 @@ class Past(Protocol):
         """
 
 
+class Revoker(Protocol):
+    """Where grants are revoked."""
+
+    async def revoke(self, sub: str) -> None:
+        """From now on no grant counts that the subject has had before.
+
+        Raises:
+            PublishFailed: Redis can't be reached or refuses.
+        """
+
+
 class Publisher(Protocol):
     """Where messages are published."""
 

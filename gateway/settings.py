@@ -179,6 +179,22 @@ class Settings(BaseSettings):
         30.0, "seconds", "So long before a stream's token expires it gets `gateway.expiring`; 0: it gets none.", ge=0
     )
 
+    revocation_age: float = _field(
+        2_592_000.0,
+        "seconds",
+        "How long a revocation is kept: longer than any token lives.",
+        ge=1,
+    )
+    subject_streams: int = _field(
+        0,
+        "streams",
+        "Open streams per worker and subject (`sub` of the grant); more are told to come back. 0: no limit.",
+        ge=0,
+    )
+    subject_publish_rate: float = _field(
+        0.0, "messages/s", "Messages published over HTTP, per worker and subject; more get 429. 0: no limit.", ge=0
+    )
+
     # Limits
     max_streams: int = _field(
         0,

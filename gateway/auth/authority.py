@@ -27,6 +27,9 @@ class Authority:
         public: channels that need no grant.
         metrics: where refusals are counted.
         background: what has to run meanwhile.
+
+    Attributes:
+        is_revoked: whether a grant of a subject, given at some time, doesn't count any more.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Authority:
         self._public = public
         self._metrics = metrics
         self.background = background
+        self.is_revoked: Callable[[str | None, float | None], bool] = lambda *_: False
 
     async def subscriber(
         self, credentials: Credentials, channels: tuple[str, ...], patterns: tuple[str, ...], address: str
@@ -83,6 +87,22 @@ class Authority:
             self._refuse(grant, f"may not publish on channel {channel!r}")
         return grant or _NOBODY
 
+    async def admin(self, credentials: Credentials) -> Grant:
+        """The grant of somebody who may end the streams of others; it comes with a token.
+
+        Raises:
+            Unauthorized, Forbidden, CannotTell: as `subscriber`.
+        """
+        grant = await self._from_token(credentials)
+        if grant is None or not grant.admin:
+            self._refuse(grant, "may not do this: it takes `admin`")
+        return grant or _NOBODY
+
+    def forget(self) -> None:
+        """A grant was revoked: the backend is asked again about everybody."""
+        if self._backend is not None:
+            self._backend.forget()
+
     async def close(self) -> None:
         """Release what is held for connections."""
         if self._backend is not None:
@@ -99,10 +119,13 @@ class Authority:
         if self._backend is not None and credentials.authorization and token.count(".") != 2:
             return None  # not ours, but perhaps the backend's
         try:
-            return await self._tokens.grant(token)
+            grant = await self._tokens.grant(token)
+            if self.is_revoked(grant.sub, grant.issued_at):
+                raise Unauthorized("The token has been revoked.")
         except Unauthorized:
             self._metrics.unauthorized["bad_token"] += 1
             raise
+        return grant
 
     async def _from_backend(
         self,

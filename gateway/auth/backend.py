@@ -77,6 +77,7 @@ class Backend:
         # By digest: cookies are long.
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[Grant]] = {}
+        self._epoch = 0
         self._failures = 0
         self._rests_until = -math.inf
 
@@ -119,6 +120,12 @@ class Backend:
                 return _given(answer)
             raise
 
+    def forget(self) -> None:
+        """What it has said so far doesn't count any more, nor does what it is being asked now."""
+        self._epoch += 1
+        self._answers.clear()
+        self._asking.clear()
+
     async def close(self) -> None:
         """Close the connections to the backend."""
         if self._client is not None:
@@ -126,7 +133,8 @@ class Backend:
             self._client = None
 
     def _done(self, key: bytes, task: asyncio.Task[Grant]) -> None:
-        self._asking.pop(key, None)
+        if self._asking.get(key) is task:
+            del self._asking[key]
         if not task.cancelled():
             task.exception()  # whoever asked may have left; the loop would complain that nobody looked
 
@@ -142,6 +150,7 @@ class Backend:
             self._metrics.backend_questions["too_many"] += 1
             raise CannotTell("too many ask the backend")
         self._waiting += 1
+        epoch = self._epoch
         try:
             async with self._places:
                 if self._clock() < self._rests_until:  # others have found out meanwhile
@@ -150,6 +159,8 @@ class Backend:
                 answer = await self._answer(question)
         finally:
             self._waiting -= 1
+        if epoch != self._epoch:
+            raise CannotTell("a grant was revoked while the backend was asked")
         self._answers[key] = answer
         self._answers.move_to_end(key)
         if len(self._answers) > _MAX_REMEMBERED:
@@ -239,7 +250,7 @@ class Backend:
         ):
             raise ValueError("expires_at must be seconds since 1970, or null")
         try:
-            grant = grant_of(described, sub, expires_at, self._now(), where="The grant", substitute=False)
+            grant = grant_of(described, sub, expires_at, None, where="The grant", substitute=False)
         except Unauthorized as error:
             raise ValueError(str(error)) from None
         if grant.expires_at is not None and grant.expires_at <= self._now():

@@ -20,6 +20,7 @@ from gateway.broker.peers import Peers
 from gateway.broker.publisher import RedisPublisher
 from gateway.broker.redis_history import RedisHistory
 from gateway.broker.redis_limits import RedisLimits
+from gateway.broker.revocations import Revocations
 from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.memory.durable_channels import DurableChannels
@@ -66,6 +67,7 @@ class Broker:
         self._doubted_at = -math.inf
         self._functions = Functions(self._commands, self.library, self._signer, settings.secret)
         self._limits = RedisLimits(self._commands, settings)
+        self.revocations = Revocations(self._commands, settings, database)
         self.publisher = RedisPublisher(self._commands, self.library, settings.channel_prefix)
         self.history = History(settings, clock)
         self.listening = Listening(self.history)
@@ -94,8 +96,13 @@ class Broker:
         self._look = asyncio.Event()
         self._link: Link | None = None
 
-    def connect(self, receiver: Receiver) -> Link:
-        """The link, whose messages go to `receiver`; it is to be run."""
+    def connect(self, receiver: Receiver, revocable: bool = False) -> Link:
+        """The link; it is to be run.
+
+        Args:
+            receiver: gets the messages.
+            revocable: there are grants, which may be revoked.
+        """
         link = self._link = Link(
             self._settings,
             self.topics,
@@ -113,6 +120,9 @@ class Broker:
         )
         link.control(self.peers.everyone, partial(self.peers.received, self.peers.everyone))
         link.control(self.peers.own, self._own_came)
+        if revocable:
+            link.control(self.revocations.channel, self.revocations.told)
+            link.on_hearing.append(self.revocations.read)
         link.on_first_tick.append(self.peers.greet)
         # The connection may lead to another server: look now.
         link.on_first_tick += [self._limits.connected, self._look.set]

@@ -5,8 +5,9 @@ import logging
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 from redis.asyncio import Connection, Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
@@ -108,7 +109,6 @@ class Link:
         self._hears_ticks = asyncio.Event()
         self._database = b"%d" % database
         self._tick_channel = tick_channel(database)
-        # The notices first, so that none is missed by whoever hears ticks.
         self._control: dict[bytes, Callable[[bytes], None]] = {
             NOTICES: self._notice_came,
             self._tick_channel: self._tick_came,
@@ -125,6 +125,8 @@ class Link:
         self._reopening: set[Topic] = set()
         self._problem: str | None = _NO_PROBLEM_YET
         self.on_connect: list[Callable[[], None]] = []
+        # Done when this connection hears the gateway's own channels, before any stream goes on.
+        self.on_hearing: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.on_first_tick: list[Callable[[], None]] = []
         self.on_lost: list[Callable[[], None]] = []
         self._log_rejected = Throttle(1.0, now)
@@ -215,6 +217,8 @@ class Link:
     async def _run_clock(self, connection: Connection) -> None:
         # Ticks are requested over another connection: one could be issued before this one listens.
         await self._hears_ticks.wait()
+        for hook in self.on_hearing:
+            await hook()
         # Whoever has recorded older ones can publish them again.
         self._floor = await self._clock.newest()
         await self._clock.run(partial(connection.send_command, "PING", check_health=False))
@@ -522,7 +526,8 @@ class Link:
                 await asyncio.sleep(max(0.0, next_expiry - loop.time()))
 
     async def _subscribe_control(self, connection: Connection) -> None:
-        for channel in self._control:  # one by one, because they may be forbidden one by one
+        # One by one, because they may be forbidden one by one. Ticks last: whoever hears them hears the others.
+        for channel in sorted(self._control, key=lambda name: name == self._tick_channel):
             await self._request(connection, "SUBSCRIBE", [(False, channel)])
 
     async def _request(self, connection: Connection, command: str, keys: Sequence[Key]) -> None:
@@ -551,6 +556,8 @@ def _control_use(channel: bytes) -> str:
         return "when the secret changes, this worker has to reconnect, and its clients may get a gap"
     if b"gateway.tick." in channel:
         return "without ticks, streams have no positions, and clients that come back get a gap"
+    if b"gateway.revoked." in channel:
+        return "a grant that is revoked ends when this worker connects to Redis again, not before"
     return "other workers can't be asked what this one doesn't know, and clients that move get a gap"
 
 

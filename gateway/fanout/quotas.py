@@ -1,4 +1,4 @@
-"""What one client address may take of a worker."""
+"""What one client may take of a worker: one address, or one subject."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable
 from gateway.fanout.budget import Budget
 from gateway.fanout.subscriber import Subscriber
 from gateway.memory.topic import Topic
-from gateway.settings import Settings
 
 
 class _Share:
-    """One address's.
+    """One client's.
 
     Attributes:
         streams: how many are open, or about to be.
@@ -27,23 +26,26 @@ class _Share:
 
 
 class Quotas:
-    """Counts streams, new streams and channels by client address.
+    """Counts streams, new streams and channels by client.
 
     A channel counts for as long as the worker stays subscribed to it, so that whoever leaves at once can't have it
     subscribe to new ones all the time.
 
     Args:
-        settings: `address_streams`, `address_rate` and `address_channels`.
+        streams: how many a client may have; 0: no limit, here and below.
+        rate: new ones per second.
+        channels: different channels and patterns in all of them.
+        linger: seconds for which a channel counts after its stream has ended.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, settings: Settings, clock: Callable[[], float]) -> None:
-        self.enabled = bool(settings.address_streams or settings.address_rate or settings.address_channels)
-        self._streams = settings.address_streams
-        self._rate = settings.address_rate
-        self._channels = settings.address_channels
+    def __init__(self, streams: int, rate: float, channels: int, linger: float, clock: Callable[[], float]) -> None:
+        self.enabled = bool(streams or rate or channels)
+        self._streams = streams
+        self._rate = rate
+        self._channels = channels
         self._clock = clock
-        self._linger = settings.linger
+        self._linger = linger
         self._shares: dict[str, _Share] = {}
         # Topics of streams that have ended: until when they count, and for whom.
         self._lingering: deque[tuple[float, _Share, tuple[Topic, ...]]] = deque()
@@ -52,44 +54,44 @@ class Quotas:
     def __len__(self) -> int:
         return len(self._shares)
 
-    def exceeded(self, address: str, names: Iterable[tuple[str, bool]]) -> bool:
+    def exceeded(self, client: str, names: Iterable[tuple[str, bool]]) -> bool:
         """Whether one more stream of these channels and patterns would be too much; if not, it is counted as new.
 
-        Nobody is turned away whose address isn't known: all of them would share one.
+        Nobody is turned away who isn't known (empty): all of them would share one.
         """
-        if not address:
+        if not client:
             return False
-        share = self._shares.get(address)
+        share = self._shares.get(client)
         if share is None:
-            share = self._shares[address] = _Share(Budget(self._rate, self._clock))
+            share = self._shares[client] = _Share(Budget(self._rate, self._clock))
         if self._streams and share.streams >= self._streams:
             return True
         if self._channels and len(share.topics.keys() | set(names)) > self._channels:
             return True
         return not share.budget.take()
 
-    def add(self, address: str, subscriber: Subscriber) -> None:
+    def add(self, client: str, subscriber: Subscriber) -> None:
         """The stream has been let in."""
-        if not address:
+        if not client:
             return
-        share = self._shares[address]
+        share = self._shares[client]
         share.streams += 1
         if self._channels:
             share.topics.update((topic.name, topic.is_pattern) for topic in subscriber.topics)
-        self._owners[subscriber] = address
+        self._owners[subscriber] = client
 
     def discard(self, subscriber: Subscriber) -> None:
         """The stream has ended."""
-        address = self._owners.pop(subscriber, None)
-        if address is None:
+        client = self._owners.pop(subscriber, None)
+        if client is None:
             return
-        share = self._shares[address]
+        share = self._shares[client]
         share.streams -= 1
         if self._channels:
             self._lingering.append((self._clock() + self._linger, share, subscriber.topics))
 
     def sweep(self) -> None:
-        """Forget addresses without streams that could open as many as any other; called every second or so."""
+        """Forget clients without streams that could open as many as any other; called every second or so."""
         now = self._clock()
         while self._lingering and self._lingering[0][0] <= now:
             _, share, topics = self._lingering.popleft()
@@ -98,6 +100,6 @@ class Quotas:
                 share.topics[key] -= 1
                 if not share.topics[key]:
                     del share.topics[key]
-        for address, share in list(self._shares.items()):
+        for client, share in list(self._shares.items()):
             if not share.streams and not share.topics and share.budget.full:
-                del self._shares[address]
+                del self._shares[client]

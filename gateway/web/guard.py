@@ -41,6 +41,19 @@ class Guard:
         except (Unauthorized, Forbidden) as refusal:
             raise _problem(refusal) from None
 
+    async def admin(self, scope: Scope) -> Grant:
+        """The grant of who may end the streams of others.
+
+        Raises:
+            Problem: 401 or 403, or 503 if that can't be decided just now.
+        """
+        try:
+            return await self._authority.admin(self._credentials.of(scope))
+        except (Unauthorized, Forbidden) as refusal:
+            raise _problem(refusal) from None
+        except CannotTell as reason:
+            raise Problem(503, f"Nobody can tell who may do this: {reason}.", {"Retry-After": "1"}) from None
+
     async def publisher(self, scope: Scope, channel: str) -> Grant:
         """The grant of who publishes.
 

@@ -1,9 +1,12 @@
 """POST /publish/{channel}: what redis-cli PUBLISH does, over HTTP."""
 
+from collections.abc import Callable
+
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.authority import has_keys
+from gateway.fanout.quotas import Quotas
 from gateway.memory.event import Undeliverable, check_publishable
 from gateway.memory.names import BadName, check_channel
 from gateway.metrics import Metrics
@@ -21,9 +24,16 @@ class Publish:
     """The endpoint. A message that could not be delivered is refused here, where its sender learns why."""
 
     def __init__(
-        self, settings: Settings, publisher: Publisher, origins: Origins, guard: Guard | None, metrics: Metrics
+        self,
+        settings: Settings,
+        publisher: Publisher,
+        origins: Origins,
+        guard: Guard | None,
+        clock: Callable[[], float],
+        metrics: Metrics,
     ) -> None:
         self._settings = settings
+        self._rates = Quotas(0, settings.subject_publish_rate, 0, 0.0, clock)
         self._guard = guard
         self._publisher = publisher
         self._origins = origins
@@ -44,7 +54,14 @@ class Publish:
         except BadName as error:
             raise Problem(400, f"{error}.") from None
         if self._guard is not None:
-            await self._guard.publisher(scope, channel)
+            grant = await self._guard.publisher(scope, channel)
+            if self._rates.enabled and self._rates.exceeded(grant.sub or "", ()):
+                raise Problem(
+                    429,
+                    f"{grant.sub!r} publishes more than {settings.subject_publish_rate:g} messages per second "
+                    "(setting subject_publish_rate).",
+                    {"Retry-After": "1"},
+                )
         with Body(settings.max_bodies_bytes, self._metrics) as body:
             try:
                 payload = await body.read(scope, receive, settings.max_payload_bytes, "max_payload_bytes")
@@ -59,6 +76,10 @@ class Publish:
                 ) from None
             answer = await self._publish(channel, payload, durable)
         await JSONResponse(answer, headers={"X-Content-Type-Options": "nosniff"})(scope, receive, send)
+
+    def sweep(self) -> None:
+        """Forget who hasn't published lately; to be called every second or so."""
+        self._rates.sweep()
 
     async def _publish(self, channel: str, payload: bytes, durable: bool) -> dict[str, object]:
         settings = self._settings

@@ -7,9 +7,10 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.errors import CannotTell
+from gateway.auth.grant import Grant
 from gateway.fanout.admission import Admission
 from gateway.fanout.encodings import Encodings
-from gateway.fanout.expiries import Expiries
+from gateway.fanout.granted import GrantedStreams
 from gateway.fanout.members import Members
 from gateway.fanout.quotas import Quotas
 from gateway.fanout.subscriber import Subscriber
@@ -42,7 +43,7 @@ class Subscribe:
         members: Members,
         admission: Admission,
         quotas: Quotas,
-        expiries: Expiries,
+        granted: GrantedStreams,
         guard: Guard | None,
         metrics: Metrics,
     ) -> None:
@@ -51,7 +52,7 @@ class Subscribe:
         self._admission = admission
         self._encodings = Encodings(settings.gzip_min_bytes)
         self._quotas = quotas
-        self._expiries = expiries
+        self._granted = granted
         self._guard = guard
         self._address = ClientAddress(settings)
         members.on_leave.append(quotas.discard)
@@ -79,7 +80,7 @@ class Subscribe:
         handle = self._handle(scope)
         departure = Departure(receive)
         try:
-            subscriber, first = await self._ready(request, scope, handle, departure)
+            subscriber, first = await self._ready(request, grant, scope, handle, departure)
         except ClientGone:
             return
         except (TurnedAway, TopicRefused) as refusal:
@@ -87,8 +88,6 @@ class Subscribe:
             reason = refusal.reason if isinstance(refusal, TurnedAway) else "redis_denied"
             await self._turn_away(reason, request.last_event_id, scope, receive, send)
             return
-        if grant is not None and grant.expires_at is not None:
-            self._expiries.add(subscriber, grant.expires_at)
         try:
             if handle is None:
                 headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.compressed else {})
@@ -133,7 +132,12 @@ class Subscribe:
         await answer(scope, receive, send)
 
     async def _ready(
-        self, request: StreamRequest, scope: Scope, handle: DirectHandle | None, departure: Departure
+        self,
+        request: StreamRequest,
+        grant: Grant | None,
+        scope: Scope,
+        handle: DirectHandle | None,
+        departure: Departure,
     ) -> tuple[Subscriber, bytes]:
         """A subscriber that has joined, and what its stream begins with.
 
@@ -144,6 +148,8 @@ class Subscribe:
         address = self._address.of(scope) if self._quotas.enabled else ""
         if address and self._quotas.exceeded(address, request.topics):
             raise TurnedAway("address_limit")
+        if grant is not None and self._granted.full(grant.sub):
+            raise TurnedAway("subject_limit")
         subscriber = self._admission.register(
             request.channels,
             request.patterns,
@@ -154,6 +160,8 @@ class Subscribe:
             ),
         )
         self._quotas.add(address, subscriber)
+        if grant is not None:  # from here on, because it may be revoked while the stream waits
+            self._granted.add(subscriber, grant.sub, grant.expires_at, grant.issued_at)
         wish = Wish(request.last_event_id, request.history, request.new)
         try:
             first = self._admission.begin_now(subscriber, wish)

@@ -6,7 +6,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from gateway.fanout.expiries import Expiries
+from gateway.fanout.granted import GrantedStreams
 from gateway.fanout.quotas import Quotas
 from gateway.server.deadlines import Deadlines
 from gateway.server.protocol import GatewayProtocol
@@ -25,8 +25,8 @@ class _Server:
             entrance.settings,
             entrance.members,
             entrance.admission,
-            Quotas(entrance.settings, entrance.clock),
-            Expiries(30.0, entrance.clock, lambda *_: None, lambda _: None),
+            Quotas(0, 0.0, 0, 0.0, entrance.clock),
+            GrantedStreams(entrance.settings, entrance.members, entrance.admission, entrance.clock),
             None,
             entrance.metrics,
         )

@@ -13,10 +13,11 @@ from gateway.settings import Settings
 class Door:
     """Lets streams in as the endpoint does."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, **given: Any) -> None:
         self.now = 0.0
-        self.settings = Settings(**settings)
-        self.quotas = Quotas(self.settings, lambda: self.now)
+        settings = self.settings = Settings(**given)
+        limits = settings.address_streams, settings.address_rate, settings.address_channels
+        self.quotas = Quotas(*limits, settings.linger, lambda: self.now)
         self._encoding = Encodings(0).get(chunked=True, named=False, gzip=False)
 
     def open(self, address: str, *names: str) -> Subscriber | None:
@@ -99,4 +100,4 @@ def test_addresses_are_forgotten() -> None:
 
 
 def test_nothing_is_counted_unless_asked_for() -> None:
-    assert not Quotas(Settings(), lambda: 0.0).enabled
+    assert not Quotas(0, 0.0, 0, 30.0, lambda: 0.0).enabled
