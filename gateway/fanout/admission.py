@@ -207,11 +207,17 @@ class Admission:
         piece = subscriber.encoding.encode([Replayed("", closing(told, retry), self._id_now(subscriber))])
         self._members.end(subscriber, reason, piece)
 
-    def tell(self, subscriber: Subscriber, event: Event) -> None:
-        """Send a stream one of the gateway's own events, with the id that it has now."""
-        if subscriber.closed is None:
-            piece = subscriber.encoding.encode([Replayed("", event, self._id_now(subscriber))])
-            self._delivery.send([subscriber], piece, 1)
+    def tell(self, subscriber: Subscriber, event: Event) -> bool:
+        """Send a stream one of the gateway's own events, with the id that it has now.
+
+        Returns:
+            Whether that could be done: before the stream has begun it would skip what it begins with.
+        """
+        if subscriber.closed is not None or (subscriber.left_at is None and not self._members.has_joined(subscriber)):
+            return False
+        piece = subscriber.encoding.encode([Replayed("", event, self._id_now(subscriber))])
+        self._delivery.send([subscriber], piece, 1)
+        return True
 
     # -- what comes from Redis
 

@@ -11,6 +11,8 @@ _LONGEST = 60.0
 """Seconds: the clock of the wall can be set, which no timer notices."""
 _AT_ONCE = 100
 """Streams told or ended in one turn of the event loop: tokens that were made together end together."""
+_AGAIN = 0.5
+"""Seconds after which a stream that could not be told is told again."""
 _STALE = 1000
 
 
@@ -20,7 +22,7 @@ class Expiries:
     Args:
         notice: seconds before that in which the stream is told; 0: it isn't.
         now: seconds since 1970.
-        tell: told of a stream whose grant ends, and when.
+        tell: told of a stream whose grant ends, and when; says whether the stream could be told.
         end: told of a stream whose grant has ended.
     """
 
@@ -28,7 +30,7 @@ class Expiries:
         self,
         notice: float,
         now: Callable[[], float],
-        tell: Callable[[Subscriber, float], None],
+        tell: Callable[[Subscriber, float], bool],
         end: Callable[[Subscriber], None],
     ) -> None:
         self._notice = notice
@@ -88,6 +90,6 @@ class Expiries:
             if is_end:
                 del self._expiries[subscriber]
                 self._end(subscriber)
-            else:
-                self._tell(subscriber, self._expiries[subscriber])
+            elif not self._tell(subscriber, self._expiries[subscriber]):
+                heapq.heappush(self._times, (self._now() + _AGAIN, next(self._number), subscriber, False))
         return 0.0

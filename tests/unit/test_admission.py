@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 
 from gateway.fanout.encodings import Encodings
+from gateway.fanout.in_band import expiring
 from gateway.fanout.turned_away import TopicRefused, TurnedAway
 from gateway.memory.catch_up import Wish
 from gateway.memory.entry import Entry
@@ -409,6 +410,58 @@ def test_who_is_ended_has_had_what_its_last_id_stands_for(topics: tuple[str, ...
             again = entrance.enter(*topics, last_event_id=stream.last_event_id)
             await idle()
             assert again.texts == []
+
+    run(play)
+
+
+@pytest.mark.parametrize("topics", [("a",), ("a", "b")])
+def test_who_is_told_something_has_had_what_its_id_stands_for(topics: tuple[str, ...]) -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        crowd = [entrance.enter(*topics) for _ in range(300)]
+        await idle()
+        entrance.open(*topics)
+        await idle()
+        entrance.publish(("a", "1"))
+        entrance.publish(("a", "2"))
+        behind = next(stream for stream in crowd if stream.texts == [])
+        assert entrance.admission.tell(behind.subscriber, expiring(7))
+        assert behind.texts == ["1", "2", "gateway.expiring"]
+        again = entrance.enter(*topics, last_event_id=behind.last_event_id)
+        entrance.publish(("a", "3"))
+        await idle()
+        assert (behind.texts[3:], again.texts) == (["3"], ["3"])
+
+    run(play)
+
+
+def test_nobody_is_told_anything_before_the_stream_has_begun() -> None:
+    """It would come with an id that stands for what is still to be sent."""
+
+    async def play() -> None:
+        entrance = Entrance()
+        first = entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        await idle()
+        entrance.publish(("a", "1"))
+        at = first.last_event_id
+        entrance.publish(("a", "2"))
+        entrance.lose()
+        waits = entrance.enter("a", last_event_id=at)
+        await idle()
+        assert not entrance.admission.tell(waits.subscriber, expiring(7))
+        assert entrance.admission.tell(first.subscriber, expiring(7)), "this one has begun, and goes on"
+        assert first.texts == ["1", "2", "gateway.expiring"]
+        entrance.open("a")
+        for _ in range(5):
+            await idle()
+            entrance.others_answer()
+        assert waits.texts == ["2"]
+        assert entrance.admission.tell(waits.subscriber, expiring(7))
+        waits.leave()
+        await idle()
+        assert not entrance.admission.tell(waits.subscriber, expiring(7))
 
     run(play)
 

@@ -32,9 +32,12 @@ class Ends:
     def __init__(self, notice: float = 30.0) -> None:
         self.clock = Clock()
         self.said: list[tuple[str, Subscriber]] = []
-        self.expiries = Expiries(
-            notice, self.clock, lambda who, at: self.said.append((f"{at - NOW:g}", who)), self._end
-        )
+        self.can_be_told = True
+        self.expiries = Expiries(notice, self.clock, self._tell, self._end)
+
+    def _tell(self, subscriber: Subscriber, at: float) -> bool:
+        self.said.append((f"{at - NOW:g}" if self.can_be_told else "too early", subscriber))
+        return self.can_be_told
 
     def _end(self, subscriber: Subscriber) -> None:
         self.said.append(("end", subscriber))
@@ -91,6 +94,22 @@ async def test_who_begins_within_the_notice_is_told_at_once() -> None:
     async with ends.running():
         one = ends.add(5)
         await until(lambda: ends.said == [("5", one)], "it is told")
+
+
+async def test_who_cannot_be_told_yet_is_told_later() -> None:
+    ends = Ends()
+    ends.can_be_told = False
+    async with ends.running():
+        one = ends.add(20)
+        await until(lambda: ends.said == [("too early", one)], "it is tried")
+        ends.pass_to(0.4)
+        await asyncio.sleep(0.01)
+        assert len(ends.said) == 1
+        ends.can_be_told = True
+        ends.pass_to(0.5)
+        await until(lambda: ends.said[1:] == [("20", one)], "it is told")
+        ends.pass_to(20)
+        await until(lambda: ends.said[2:] == [("end", one)], "and ends")
 
 
 async def test_a_sooner_end_is_not_waited_out() -> None:
