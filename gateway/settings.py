@@ -170,6 +170,26 @@ class Settings(BaseSettings):
         "While the backend can't be reached, its last answer counts for so long; 0: clients are told to come back.",
         ge=0,
     )
+    centrifugo_tokens: Literal["none", "subscription", "connection"] = _field(
+        "none",
+        "choice",
+        "Accept tokens made for Centrifugo, verified with the keys above: `subscription` tokens, which are for one "
+        "channel each; `connection` takes the `channels` and `subs` of connection tokens for permissions, too.",
+    )
+    anycable_secret: str = _field(
+        "",
+        "text",
+        "Accept AnyCable's signed stream names as tokens: its streams_secret.",
+        max_length=1024,
+        repr=False,
+    )
+    turbo_secret_key_base: str = _field(
+        "",
+        "text",
+        "Accept the signed stream names of Rails' Turbo as tokens: the application's secret_key_base.",
+        max_length=1024,
+        repr=False,
+    )
     public_channels: StringList = _field(
         (),
         "list",

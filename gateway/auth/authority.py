@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from gateway.auth.channels import Channels
 from gateway.auth.credentials import Credentials
 from gateway.auth.errors import Forbidden, Unauthorized
-from gateway.auth.grant import Grant
+from gateway.auth.grant import Grant, together
+from gateway.auth.signed_streams import SignedStreams, anycable_key, turbo_key
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -23,6 +24,7 @@ class Authority:
 
     Args:
         tokens: verifies tokens; None: there are none.
+        signed: verifies signed stream names; None: there are none.
         backend: is asked about everybody else; None: there is none.
         public: channels that need no grant.
         metrics: where refusals are counted.
@@ -35,12 +37,14 @@ class Authority:
     def __init__(
         self,
         tokens: "Tokens | None",
+        signed: SignedStreams | None,
         backend: "Backend | None",
         public: Channels,
         metrics: Metrics,
         background: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._tokens = tokens
+        self._signed = signed
         self._backend = backend
         self._public = public
         self._metrics = metrics
@@ -113,18 +117,25 @@ class Authority:
 
         Who came with a token that has expired would otherwise be somebody unknown from then on, and wouldn't notice.
         """
-        token = credentials.token
-        if token is None or self._tokens is None:
+        if not credentials.tokens or not (self._tokens or self._signed):
             return None
-        if self._backend is not None and credentials.authorization and token.count(".") != 2:
+        first = credentials.tokens[0]
+        is_signed = self._signed is not None and self._signed.is_one(first)
+        if self._backend is not None and credentials.authorization and first.count(".") != 2 and not is_signed:
             return None  # not ours, but perhaps the backend's
         try:
-            grant = await self._tokens.grant(token)
-            if self.is_revoked(grant.sub, grant.issued_at):
-                raise Unauthorized("The token has been revoked.")
+            return together([await self._from_one(token) for token in credentials.tokens])
         except Unauthorized:
             self._metrics.unauthorized["bad_token"] += 1
             raise
+
+    async def _from_one(self, token: str) -> Grant:
+        if self._signed is not None and (self._tokens is None or self._signed.is_one(token)):
+            return self._signed.grant(token)
+        assert self._tokens is not None
+        grant = await self._tokens.grant(token)
+        if self.is_revoked(grant.sub, grant.issued_at):
+            raise Unauthorized("The token has been revoked.")
         return grant
 
     async def _from_backend(
@@ -154,11 +165,16 @@ class Authority:
 
 def is_configured(settings: Settings) -> bool:
     """Whether anything says who may do what; else everything is public."""
-    return has_keys(settings) or bool(settings.auth_url)
+    return has_tokens(settings) or bool(settings.auth_url)
+
+
+def has_tokens(settings: Settings) -> bool:
+    """Whether there are tokens, of any kind."""
+    return has_keys(settings) or bool(settings.anycable_secret or settings.turbo_secret_key_base)
 
 
 def has_keys(settings: Settings) -> bool:
-    """Whether there are tokens."""
+    """Whether there are keys for JWTs; only these can allow publishing."""
     return bool(settings.jwt_secret or settings.jwt_public_key or settings.jwks_url)
 
 
@@ -176,4 +192,8 @@ def authority_of(settings: Settings, metrics: Metrics) -> Authority | None:
         tokens, background = import_module("gateway.auth.token_settings").tokens_of(settings, metrics)
     if settings.auth_url:
         backend = import_module("gateway.auth.backend").Backend(settings, metrics)
-    return Authority(tokens, backend, Channels(settings.public_channels), metrics, background)
+    keys = [anycable_key(settings.anycable_secret)] if settings.anycable_secret else []
+    if settings.turbo_secret_key_base:
+        keys.append(turbo_key(settings.turbo_secret_key_base))
+    signed = SignedStreams(keys) if keys else None
+    return Authority(tokens, signed, backend, Channels(settings.public_channels), metrics, background)

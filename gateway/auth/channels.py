@@ -1,7 +1,8 @@
 """Channels named by globs."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from gateway.memory.glob import compile_glob
 from gateway.memory.names import covers
@@ -16,10 +17,11 @@ class Channels:
         globs: each a name, or a pattern.
     """
 
-    __slots__ = ("_exact", "_prefixes", "_regexes", "globs")
+    __slots__ = ("_exact", "_patterns", "_prefixes", "_regexes", "globs")
 
     def __init__(self, globs: Iterable[str] = ()) -> None:
         self.globs = tuple(globs)
+        self._patterns = self.globs
         # Almost every glob is a name, or the beginning of names; a user's own are compiled at every connect.
         self._exact = frozenset(glob for glob in self.globs if not _GLOB.search(glob))
         rest = [glob for glob in self.globs if glob not in self._exact]
@@ -27,6 +29,28 @@ class Channels:
         self._regexes = [
             compile_glob(glob.encode()) for glob in rest if not (glob.endswith("*") and not _GLOB.search(glob[:-1]))
         ]
+
+    @classmethod
+    def exactly(cls, names: Iterable[str]) -> "Channels":
+        """The channels of these names, which are no globs."""
+        channels = cls()
+        channels.globs = tuple(names)
+        channels._exact = frozenset(channels.globs)
+        channels._patterns = ()
+        return channels
+
+    @classmethod
+    def all_of(cls, several: Sequence["Channels"]) -> "Channels":
+        """Those of all of them."""
+        if len(several) == 1:
+            return several[0]
+        channels = cls()
+        channels.globs = tuple(chain.from_iterable(each.globs for each in several))
+        channels._exact = frozenset(chain.from_iterable(each._exact for each in several))
+        channels._prefixes = tuple(chain.from_iterable(each._prefixes for each in several))
+        channels._regexes = list(chain.from_iterable(each._regexes for each in several))
+        channels._patterns = tuple(chain.from_iterable(each._patterns for each in several))
+        return channels
 
     def __bool__(self) -> bool:
         return bool(self.globs)
@@ -41,7 +65,7 @@ class Channels:
 
     def has_all_of(self, pattern: str) -> bool:
         """Whether everything that a pattern can match is among them, as far as that can be told."""
-        return any(covers(glob, pattern) for glob in self.globs)
+        return any(covers(glob, pattern) for glob in self._patterns)
 
     def __repr__(self) -> str:
         return f"Channels({list(self.globs)})"

@@ -7,13 +7,13 @@ class Credentials(NamedTuple):
     """The request's own.
 
     Attributes:
-        token: a JWT, or what stands in its place; None: there is none.
+        tokens: JWTs, or what stands in their place; mostly one.
         cookie: the header Cookie; empty if there is none, as the others.
         authorization: the header Authorization.
         origin: the header Origin.
     """
 
-    token: str | None
+    tokens: tuple[str, ...] = ()
     cookie: str = ""
     authorization: str = ""
     origin: str = ""

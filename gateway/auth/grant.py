@@ -1,7 +1,7 @@
 """What somebody may do, wherever that is said."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,29 @@ def grant_of(
         }
     subscribe, publish, presence = map(Channels, named.values())
     return Grant(sub, subscribe, publish, presence, admin, expires_at, issued_at)
+
+
+def together(grants: Sequence[Grant]) -> Grant:
+    """What several grants allow that one request brings; it ends with the first of them.
+
+    Raises:
+        Unauthorized: they are for different subjects.
+    """
+    if len(grants) == 1:
+        return grants[0]
+    subjects = {grant.sub for grant in grants if grant.sub is not None}
+    if len(subjects) > 1:
+        raise Unauthorized("The tokens are for different subjects.")
+    issued = [grant.issued_at for grant in grants]
+    return Grant(
+        next(iter(subjects), None),
+        Channels.all_of([grant.subscribe for grant in grants]),
+        Channels.all_of([grant.publish for grant in grants]),
+        Channels.all_of([grant.presence for grant in grants]),
+        all(grant.admin for grant in grants),
+        min((grant.expires_at for grant in grants if grant.expires_at is not None), default=None),
+        None if None in issued else min(each for each in issued if each is not None),
+    )
 
 
 def _globs(claim: Mapping[str, Any], name: str, where: str) -> list[str]:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from gateway.auth.centrifugo import connection_grant, subscription_grant
 from gateway.auth.key_set import RemoteKeys
 from gateway.auth.keys import Key, pem_keys, secret_key
-from gateway.auth.tokens import Tokens
+from gateway.auth.tokens import Reader, Tokens
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
@@ -29,5 +30,16 @@ def tokens_of(settings: Settings, metrics: Metrics) -> tuple[Tokens, Callable[[]
         settings.jwt_audience,
         settings.jwt_issuer,
         settings.jwt_leeway,
+        _readers(settings),
     )
     return tokens, remote.run if remote is not None else None
+
+
+def _readers(settings: Settings) -> list[Reader]:
+    """Those for tokens made for something else, as far as the settings accept them."""
+    readers: list[Reader] = []
+    if settings.centrifugo_tokens != "none":
+        readers.append(subscription_grant)
+    if settings.centrifugo_tokens == "connection":
+        readers.append(connection_grant)
+    return readers

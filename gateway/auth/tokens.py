@@ -3,8 +3,8 @@
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jwt
 from jwt.exceptions import (
@@ -22,6 +22,10 @@ from gateway.auth.grant import Grant, grant_of
 from gateway.auth.keys import Key, matching
 
 CLAIM = "gateway"
+
+Reader: TypeAlias = Callable[[Mapping[str, Any], float | None, float | None], Grant | None]
+"""Takes verified claims, until when the token is accepted, and when it was made; None: this is for another."""
+
 _MAX_REMEMBERED = 10_000
 _MAX_REMEMBERED_BYTES = 2048
 _MAX_TRIED = 10
@@ -42,6 +46,20 @@ class KeySet(Protocol):
         """
 
 
+class _Verified(NamedTuple):
+    """A token that was accepted.
+
+    Attributes:
+        grant: what it allows.
+        accepted_from: seconds since 1970.
+        accepted_until: likewise. The grant may last longer, or not as long.
+    """
+
+    grant: Grant
+    accepted_from: float
+    accepted_until: float
+
+
 class Tokens:
     """Verifies tokens.
 
@@ -52,6 +70,7 @@ class Tokens:
         audience: one of these has to be in `aud`; empty: a token with `aud` is for somebody else.
         issuer: one of these has to be `iss`; empty: any.
         leeway: seconds by which clocks may differ.
+        readers: say what tokens allow that were made for something else; the first that says anything counts.
         now: seconds since 1970.
     """
 
@@ -63,6 +82,7 @@ class Tokens:
         audience: Sequence[str] = (),
         issuer: Sequence[str] = (),
         leeway: float = 0.0,
+        readers: Sequence[Reader] = (),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._keys = tuple(keys)
@@ -71,9 +91,10 @@ class Tokens:
         self._audience = tuple(audience) or None
         self._issuer = tuple(issuer) or None
         self._leeway = leeway
+        self._readers = tuple(readers)
         self._now = now
         # Clients come back with the same token, all at once; a signature takes up to a millisecond to verify.
-        self._remembered: OrderedDict[str, tuple[Grant, float]] = OrderedDict()
+        self._remembered: OrderedDict[str, _Verified] = OrderedDict()
 
     async def grant(self, token: str) -> Grant:
         """What a token allows.
@@ -84,17 +105,15 @@ class Tokens:
         """
         remembered = self._remembered.get(token)
         if remembered is not None:
-            grant, not_before = remembered
-            if (grant.expires_at is None or self._now() < grant.expires_at) and self._now() >= not_before:
-                return grant
+            if remembered.accepted_from <= self._now() < remembered.accepted_until:
+                return remembered.grant
             del self._remembered[token]
-        claims = await self._claims(token)
-        grant, not_before = self._granted(claims)
+        verified = self._granted(await self._claims(token))
         if len(token) <= _MAX_REMEMBERED_BYTES:
-            self._remembered[token] = grant, not_before
+            self._remembered[token] = verified
             if len(self._remembered) > _MAX_REMEMBERED:
                 self._remembered.popitem(last=False)
-        return grant
+        return verified.grant
 
     def forget(self) -> None:
         """Keys have changed: what was verified with the former ones is verified again."""
@@ -134,24 +153,38 @@ class Tokens:
             issuer=self._issuer,
             leeway=self._leeway,
             # What the clocks say is compared in _granted: PyJWT takes text for a number, and drops fractions.
-            options={"verify_exp": False, "verify_nbf": False, "verify_iat": False},
+            options={
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+                "verify_aud": self._audience is not None,
+            },
         )
         return claims
 
-    def _granted(self, claims: dict[str, Any]) -> tuple[Grant, float]:
-        """The grant, and from when it counts."""
+    def _granted(self, claims: dict[str, Any]) -> _Verified:
         now = self._now()
-        expires_at, issued_at = _time(claims, "exp"), _time(claims, "iat")
-        not_before = _time(claims, "nbf")
+        expires_at, issued_at, not_before = (_time(claims, name) for name in ("exp", "iat", "nbf"))
         if expires_at is not None:
             expires_at += self._leeway
-            if expires_at <= now:
-                raise Unauthorized("The token has expired.")
         earliest = -math.inf if not_before is None else not_before - self._leeway
         if earliest > now:
             raise Unauthorized("The token is not valid yet (nbf).")
-        grant = grant_of(claims.get(CLAIM, {}), claims.get("sub"), expires_at, issued_at, where=f"The claim {CLAIM}")
-        return grant, earliest
+        if expires_at is not None and expires_at <= now:
+            raise Unauthorized("The token has expired.")
+        grant = self._read(claims, expires_at, issued_at)
+        if grant.expires_at is not None and grant.expires_at <= now:
+            raise Unauthorized("What the token allows has expired.")
+        return _Verified(grant, earliest, math.inf if expires_at is None else expires_at)
+
+    def _read(self, claims: dict[str, Any], expires_at: float | None, issued_at: float | None) -> Grant:
+        if CLAIM not in claims:
+            for read in self._readers:
+                if (grant := read(claims, expires_at, issued_at)) is not None:
+                    return grant
+        if self._audience is None and claims.get("aud"):
+            raise Unauthorized(_explain(InvalidAudienceError()))
+        return grant_of(claims.get(CLAIM, {}), claims.get("sub"), expires_at, issued_at, where=f"The claim {CLAIM}")
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:

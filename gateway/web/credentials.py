@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from starlette.types import Scope
 
-from gateway.auth.authority import has_keys
+from gateway.auth.authority import has_tokens
 from gateway.auth.credentials import Credentials
 from gateway.auth.errors import Unauthorized
 from gateway.settings import Settings
@@ -12,6 +12,8 @@ from gateway.web.origins import Origins
 from gateway.web.problem import Problem
 from gateway.web.stream_request import query_pairs
 
+MAX_TOKENS = 100
+"""In one request: as many as a stream may have channels, because some tokens are for one channel each."""
 # Fetch metadata (W3C), Sec-Fetch-Site: who made the browser send the request.
 _OWN_PAGES = ("", "same-origin", "none")
 
@@ -25,14 +27,18 @@ class ReadCredentials:
     """
 
     def __init__(self, settings: Settings, origins: Origins) -> None:
-        self._has_tokens = has_keys(settings)
+        self._has_tokens = has_tokens(settings)
         self._has_backend = bool(settings.auth_url)
         self._cookie = settings.token_cookie
         self._query_tokens = settings.query_tokens
         self._origins = origins
 
-    def of(self, scope: Scope) -> Credentials:
-        """What there is; the token is the first, in that order.
+    def of(self, scope: Scope, more: tuple[str, ...] = ()) -> Credentials:
+        """What there is; of the places with tokens, the first in that order counts.
+
+        Args:
+            scope: the request.
+            more: tokens in its body.
 
         Raises:
             Unauthorized: there is a token where none is accepted.
@@ -41,28 +47,29 @@ class ReadCredentials:
         headers = scope["headers"]
         authorization, cookie = _joined(headers, b"authorization"), _joined(headers, b"cookie", "; ")
         scheme, _, rest = authorization.partition(" ")
-        bearer = rest.strip() if scheme.lower() == "bearer" else None
-        token = bearer
+        tokens: tuple[str, ...] = (rest.strip(), *more) if scheme.lower() == "bearer" else more
         is_ambient = False  # what a browser sends by itself
-        if token is None and self._has_tokens:
-            token = self._in_query(scope["query_string"])
-            if token is None and self._cookie:
-                token = _in_cookies(cookie, self._cookie)
-                is_ambient = token is not None
-        if is_ambient or (self._has_backend and token is None and (cookie or authorization)):
+        if not tokens and self._has_tokens:
+            tokens = self._in_query(scope["query_string"])
+            if not tokens and self._cookie:
+                tokens = _in_cookies(cookie, self._cookie)
+                is_ambient = bool(tokens)
+        if is_ambient or (self._has_backend and not tokens and (cookie or authorization)):
             self._check_site(headers)
-        return Credentials(token, cookie, authorization, _joined(headers, b"origin"))
+        if len(tokens) > MAX_TOKENS:
+            raise Problem(400, f"The request has {len(tokens)} tokens; at most {MAX_TOKENS} are possible.")
+        return Credentials(tokens, cookie, authorization, _joined(headers, b"origin"))
 
-    def _in_query(self, query_string: bytes) -> str | None:
+    def _in_query(self, query_string: bytes) -> tuple[str, ...]:
         if b"oken" not in query_string and b"%" not in query_string:
-            return None
-        token = next((value for name, value in query_pairs(query_string) if name == "token"), None)
-        if token is not None and not self._query_tokens:
+            return ()
+        tokens = tuple([value for name, value in query_pairs(query_string) if name == "token"])
+        if tokens and not self._query_tokens:
             raise Unauthorized(
                 "Tokens in the query are not accepted here (setting query_tokens); send it in the header "
                 f"Authorization{f', or in the cookie {self._cookie}' if self._cookie else ''}."
             )
-        return token
+        return tokens
 
     def _check_site(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Refuse a cookie that was sent for a page of another site (cross-site request forgery)."""
@@ -80,10 +87,10 @@ def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes, by: str = ", ")
     return by.join([value.decode("latin-1") for each, value in headers if each == name])
 
 
-def _in_cookies(header: str, name: str) -> str | None:
+def _in_cookies(header: str, name: str) -> tuple[str, ...]:
     """The value of a cookie (RFC 6265, 5.4); of several with the same name, the first, which has the longest path."""
     for pair in header.split(";"):
         key, separator, value = pair.partition("=")
         if separator and key.strip() == name:
-            return value.strip().strip('"')
-    return None
+            return (value.strip().strip('"'),)
+    return ()

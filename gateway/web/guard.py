@@ -36,7 +36,10 @@ class Guard:
         """
         try:
             return await self._authority.subscriber(
-                self._credentials.of(scope), request.channels, request.patterns, self._address.exactly(scope)
+                self._credentials.of(scope, request.tokens),
+                request.channels,
+                request.patterns,
+                self._address.exactly(scope),
             )
         except (Unauthorized, Forbidden) as refusal:
             raise _problem(refusal) from None

@@ -16,7 +16,7 @@ from gateway.web.problem import Problem
 # EventSource polyfills can't set headers and send the id in the query; each spells it in its own way.
 _LAST_EVENT_ID = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
 _PARAMETERS = ("channel", "pattern", "new", "events", "history", "token", "strict", *_LAST_EVENT_ID)
-_MEMBERS = ("channels", "patterns", "new", "events", "history", "last_event_id")
+_MEMBERS = ("channels", "patterns", "new", "events", "history", "last_event_id", "tokens")
 # What a POST may have in its query; all else of the above belongs in its body.
 _POST_PARAMETERS = ("token", "strict")
 _MAX_PARAMETERS = 20_000
@@ -35,6 +35,7 @@ class StreamRequest:
         last_event_id: where the client was when it lost its last stream; None for a new one.
         history: how many kept events of each channel come first.
         named: events without a type of their own get their channel's name as type.
+        tokens: those in the body.
     """
 
     channels: tuple[str, ...]
@@ -43,6 +44,7 @@ class StreamRequest:
     last_event_id: str | None
     history: int
     named: bool
+    tokens: tuple[str, ...] = ()
 
     @property
     def topics(self) -> list[tuple[str, bool]]:
@@ -82,8 +84,9 @@ class QueryRequests:
         request = self._remembered.get(query_string) if path_channel is None else None
         if request is None:
             request = _from_query(self._settings, query_string, path_channel)
-            # An id is one client's own.
-            if path_channel is None and request.last_event_id is None and len(query_string) <= _MAX_REMEMBERED_BYTES:
+            # An id, and a token, is one client's own.
+            is_shared = path_channel is None and request.last_event_id is None and b"token=" not in query_string
+            if is_shared and len(query_string) <= _MAX_REMEMBERED_BYTES:
                 if len(self._remembered) >= _MAX_REMEMBERED:
                     self._remembered.clear()
                 self._remembered[query_string] = request
@@ -104,6 +107,8 @@ def _from_query(settings: Settings, query_string: bytes, path_channel: str | Non
             patterns.append(value)
         elif name == "new":
             new.append(value)
+        elif name == "token":
+            pass  # `gateway.web.credentials` reads it, and there may be several
         elif name in _PARAMETERS:
             if name in single:
                 raise Problem(400, f"The parameter {name} stands twice.")
@@ -160,7 +165,9 @@ def from_json(
         text,
         last_event_id,
     )
-    return _with_id(settings, _checked(settings, asked), headers)
+    request = _with_id(settings, _checked(settings, asked), headers)
+    tokens = tuple(_strings(value, "tokens"))
+    return replace(request, tokens=tokens) if tokens else request
 
 
 def query_pairs(query_string: bytes) -> list[tuple[str, str]]:

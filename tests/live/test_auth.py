@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -167,6 +168,35 @@ def test_a_cookie_counts_for_pages_that_may_use_it(guarded: Worker, headers: dic
     assert answer.status_code == status
     answer = httpx.head(f"{guarded.url}/events?channel=closed", headers=bearer(subscribe=["closed"]) | headers)
     assert answer.status_code == 200, "no page can send another site's header without being asked about it first"
+
+
+def test_several_tokens_open_several_channels(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Some gateways' tokens are for one channel each."""
+    one, other = (jwt.encode({"sub": "alice", "channel": name}, SECRET, "HS256") for name in ("a", "b"))
+    stranger = jwt.encode({"sub": "bob", "channel": "b"}, SECRET, "HS256")
+    with (
+        Worker(
+            tmp_path, redis_server.url, jwt_secret=SECRET, centrifugo_tokens="subscription", query_tokens=True,
+            anycable_secret="s3Krit",
+        ) as worker,
+        redis_server.client() as redis,
+    ):  # fmt: skip
+        chat = "ImNoYXQ6MjAyMSI=--f9ee45dbccb1da04d8ceb99cc820207804370ba0d06b46fc3b8b373af1315628"
+        body = {"channels": ["a", "b", "chat:2021"], "tokens": [one, other, chat]}
+        with open_stream(worker.url, method="POST", json=body) as stream:
+            redis.publish("chat:2021", "hello")
+            assert stream.next().data == "hello"
+        with open_stream(worker.url, ["a", "b"], params=[("token", one), ("token", other)]) as stream:
+            redis.publish("b", "hello")
+            assert stream.next().data == "hello"
+        url = f"{worker.url}/events?channel=a&channel=b"
+        assert httpx.get(f"{url}&token={one}").status_code == 403
+        assert httpx.get(f"{url}&token={one}&token={stranger}").status_code == 401
+        assert httpx.get(f"{url}&token={one}&token={other[:-2]}").status_code == 401
+        assert httpx.get(f"{url}{f'&token={one}' * 101}").status_code == 400
+        for tokens in ("a", [7], {"a": 1}):
+            answer = httpx.post(f"{worker.url}/events", json={"channels": ["a"], "tokens": tokens})
+            assert answer.status_code == 400
 
 
 def test_publishing_always_needs_a_grant(guarded: Worker) -> None:
