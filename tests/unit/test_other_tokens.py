@@ -28,6 +28,17 @@ CHAT = "ImNoYXQ6MjAyMSI=--f9ee45dbccb1da04d8ceb99cc820207804370ba0d06b46fc3b8b37
 BOARD = "ImJvYXJkOjEi--7eadb36517dd962e290a5c55daad0a9a3ae0aa9a26ae0e72b7f78ae7eb0d5a3d"
 
 
+# Centrifugo 6.9.1: `centrifugo gensubtoken -u 42 -s chat:index -t 0`, and `centrifugo gentoken -u 42 -t 0`.
+SUBSCRIPTION = (
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI0MiIsImlhdCI6MTc5NTg3MDkzNiwiY2hhbm5lbCI6ImNoYXQ6aW5kZXgifQ."
+    "gu5yn74jm1wHnwC91aVw75up0ubNgVNdu55GZnDglgc"
+)
+CONNECTION = (
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiI0MiIsImlhdCI6MTc5NTg3MDkzNn0."
+    "bnUvOaU_Dn_7ODe8v-1KHxI4kBroUMcYoQPHIF7Qowg"
+)
+
+
 def signed(name: object, key: bytes = b"s3Krit") -> str:
     text = base64.b64encode(json.dumps(name).encode()).decode()
     return f"{text}--{hmac.digest(key, text.encode(), 'sha256').hex()}"
@@ -101,6 +112,14 @@ async def test_signed_names_and_tokens_beside_each_other() -> None:
 
 def centrifugo(**claims: Any) -> str:
     return jwt.encode(claims, SECRET)
+
+
+async def test_centrifugos_own_tokens() -> None:
+    by = authority(jwt_secret=SECRET, centrifugo_tokens="subscription")
+    grant = await by.subscriber(Credentials((SUBSCRIPTION,)), ("chat:index",), (), "")
+    assert (grant.sub, grant.expires_at, grant.issued_at) == ("42", None, 1795870936)
+    assert not await allows(by, "chat:other", SUBSCRIPTION)
+    assert not await allows(by, "chat:index", CONNECTION)
 
 
 async def test_centrifugos_subscription_tokens_are_for_one_channel() -> None:
