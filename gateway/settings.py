@@ -170,6 +170,12 @@ class Settings(BaseSettings):
         "While the backend can't be reached, its last answer counts for so long; 0: clients are told to come back.",
         ge=0,
     )
+    mercure_tokens: StringList = _field(
+        (),
+        "list",
+        "Accept tokens made for Mercure hubs, verified with the keys above: `0.x`, `1.0` (which needs jwt_audience "
+        "and jwt_issuer), or both.",
+    )
     centrifugo_tokens: Literal["none", "subscription", "connection"] = _field(
         "none",
         "choice",
@@ -463,6 +469,7 @@ class Settings(BaseSettings):
         "jwt_algorithms",
         "jwt_audience",
         "jwt_issuer",
+        "mercure_tokens",
         "overflow",
         "public_channels",
         "trusted_proxies",
@@ -515,6 +522,14 @@ class Settings(BaseSettings):
         for name in value:
             if name not in JWT_ALGORITHMS:
                 raise ValueError(f"{name!r} is not known; known are {', '.join(JWT_ALGORITHMS)}")
+        return value
+
+    @field_validator("mercure_tokens")
+    @classmethod
+    def _mercure_versions_are_known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for version in value:
+            if version not in ("0.x", "1.0"):
+                raise ValueError(f"{version!r} is not known; known are 0.x and 1.0")
         return value
 
     @field_validator("token_cookie")
@@ -582,6 +597,8 @@ class Settings(BaseSettings):
     def _settings_agree(self) -> Self:
         if self.cors_credentials and (not self.cors_origins or any("*" in origin for origin in self.cors_origins)):
             raise ValueError("cors_credentials: needs cors_origins with exact origins, without wildcards")
+        if "1.0" in self.mercure_tokens and not (self.jwt_audience and self.jwt_issuer):
+            raise ValueError("mercure_tokens: 1.0 needs jwt_audience, the hub's identifier, and jwt_issuer")
         if self.max_bodies_bytes < self.max_payload_bytes:
             raise ValueError(f"max_bodies_bytes: must be at least max_payload_bytes ({self.max_payload_bytes})")
         if self.unsent_total_bytes < self.replay_total_bytes:

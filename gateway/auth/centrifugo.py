@@ -11,7 +11,9 @@ from gateway.auth.errors import Unauthorized
 from gateway.auth.grant import MAX_GLOBS, Grant
 
 
-def subscription_grant(claims: Mapping[str, Any], expires_at: float | None, issued_at: float | None) -> Grant | None:
+def subscription_grant(
+    _: Mapping[str, Any], claims: Mapping[str, Any], expires_at: float | None, issued_at: float | None
+) -> Grant | None:
     """What a subscription token allows: one channel, which is no glob. None: it is no such token.
 
     Args:
@@ -33,7 +35,9 @@ def subscription_grant(claims: Mapping[str, Any], expires_at: float | None, issu
     return Grant(claims.get("sub"), Channels.exactly([channel]), expires_at=expires_at, issued_at=issued_at)
 
 
-def connection_grant(claims: Mapping[str, Any], expires_at: float | None, issued_at: float | None) -> Grant | None:
+def connection_grant(
+    _: Mapping[str, Any], claims: Mapping[str, Any], expires_at: float | None, issued_at: float | None
+) -> Grant | None:
     """What a connection token allows if its `channels` and `subs` are taken for permissions. None: it has neither.
 
     To Centrifugo they are subscriptions that the server makes, so this is for those who make their tokens that way.

@@ -1,7 +1,7 @@
 """Channels named by globs."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 from gateway.memory.glob import compile_glob
@@ -17,11 +17,12 @@ class Channels:
         globs: each a name, or a pattern.
     """
 
-    __slots__ = ("_exact", "_patterns", "_prefixes", "_regexes", "globs")
+    __slots__ = ("_exact", "_matchers", "_patterns", "_prefixes", "_regexes", "globs")
 
     def __init__(self, globs: Iterable[str] = ()) -> None:
         self.globs = tuple(globs)
         self._patterns = self.globs
+        self._matchers: tuple[Callable[[str], bool], ...] = ()
         # Almost every glob is a name, or the beginning of names; a user's own are compiled at every connect.
         self._exact = frozenset(glob for glob in self.globs if not _GLOB.search(glob))
         rest = [glob for glob in self.globs if glob not in self._exact]
@@ -40,6 +41,13 @@ class Channels:
         return channels
 
     @classmethod
+    def matching(cls, matchers: Iterable[Callable[[str], bool]]) -> "Channels":
+        """The channels that any of these says belong to them."""
+        channels = cls()
+        channels._matchers = tuple(matchers)
+        return channels
+
+    @classmethod
     def all_of(cls, several: Sequence["Channels"]) -> "Channels":
         """Those of all of them."""
         if len(several) == 1:
@@ -50,10 +58,11 @@ class Channels:
         channels._prefixes = tuple(chain.from_iterable(each._prefixes for each in several))
         channels._regexes = list(chain.from_iterable(each._regexes for each in several))
         channels._patterns = tuple(chain.from_iterable(each._patterns for each in several))
+        channels._matchers = tuple(chain.from_iterable(each._matchers for each in several))
         return channels
 
     def __bool__(self) -> bool:
-        return bool(self.globs)
+        return bool(self.globs or self._matchers)
 
     def has(self, channel: str) -> bool:
         """Whether a channel is one of them."""
@@ -61,6 +70,7 @@ class Channels:
             channel in self._exact
             or channel.startswith(self._prefixes)
             or any(regex.fullmatch(channel.encode()) for regex in self._regexes)
+            or any(matches(channel) for matches in self._matchers)
         )
 
     def has_all_of(self, pattern: str) -> bool:

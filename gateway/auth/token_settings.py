@@ -1,6 +1,7 @@
 """From the settings to what verifies tokens."""
 
 from collections.abc import Callable, Coroutine
+from importlib import import_module
 from typing import Any
 
 from gateway.auth.centrifugo import connection_grant, subscription_grant
@@ -42,4 +43,9 @@ def _readers(settings: Settings) -> list[Reader]:
         readers.append(subscription_grant)
     if settings.centrifugo_tokens == "connection":
         readers.append(connection_grant)
+    if settings.mercure_tokens:
+        # It brings a matcher of its own, which others don't need.
+        mercure = import_module("gateway.auth.mercure")
+        readers += [mercure.access_grant] if "1.0" in settings.mercure_tokens else []
+        readers += [mercure.early_grant] if "0.x" in settings.mercure_tokens else []
     return readers

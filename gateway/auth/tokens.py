@@ -23,8 +23,8 @@ from gateway.auth.keys import Key, matching
 
 CLAIM = "gateway"
 
-Reader: TypeAlias = Callable[[Mapping[str, Any], float | None, float | None], Grant | None]
-"""Takes verified claims, until when the token is accepted, and when it was made; None: this is for another."""
+Reader: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, Any], float | None, float | None], Grant | None]
+"""Takes the verified header and claims, until when the token is accepted, and when it was made; None: another kind."""
 
 _MAX_REMEMBERED = 10_000
 _MAX_REMEMBERED_BYTES = 2048
@@ -108,7 +108,7 @@ class Tokens:
             if remembered.accepted_from <= self._now() < remembered.accepted_until:
                 return remembered.grant
             del self._remembered[token]
-        verified = self._granted(await self._claims(token))
+        verified = self._granted(*await self._claims(token))
         if len(token) <= _MAX_REMEMBERED_BYTES:
             self._remembered[token] = verified
             if len(self._remembered) > _MAX_REMEMBERED:
@@ -119,7 +119,8 @@ class Tokens:
         """Keys have changed: what was verified with the former ones is verified again."""
         self._remembered.clear()
 
-    async def _claims(self, token: str) -> dict[str, Any]:
+    async def _claims(self, token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The verified header and claims."""
         try:
             header = jwt.get_unverified_header(token)
         except (PyJWTError, ValueError, RecursionError) as error:
@@ -137,7 +138,7 @@ class Tokens:
             raise Unauthorized(f"No key here verifies a token with alg {algorithm[:16]!r}{named}.")
         for key in keys[:_MAX_TRIED]:
             try:
-                return self._verified(token, key, algorithm)
+                return header, self._verified(token, key, algorithm)
             except InvalidSignatureError:
                 continue
             except (PyJWTError, ValueError, OverflowError, TypeError, RecursionError) as error:
@@ -162,7 +163,7 @@ class Tokens:
         )
         return claims
 
-    def _granted(self, claims: dict[str, Any]) -> _Verified:
+    def _granted(self, header: dict[str, Any], claims: dict[str, Any]) -> _Verified:
         now = self._now()
         expires_at, issued_at, not_before = (_time(claims, name) for name in ("exp", "iat", "nbf"))
         if expires_at is not None:
@@ -172,15 +173,17 @@ class Tokens:
             raise Unauthorized("The token is not valid yet (nbf).")
         if expires_at is not None and expires_at <= now:
             raise Unauthorized("The token has expired.")
-        grant = self._read(claims, expires_at, issued_at)
+        grant = self._read(header, claims, expires_at, issued_at)
         if grant.expires_at is not None and grant.expires_at <= now:
             raise Unauthorized("What the token allows has expired.")
         return _Verified(grant, earliest, math.inf if expires_at is None else expires_at)
 
-    def _read(self, claims: dict[str, Any], expires_at: float | None, issued_at: float | None) -> Grant:
+    def _read(
+        self, header: dict[str, Any], claims: dict[str, Any], expires_at: float | None, issued_at: float | None
+    ) -> Grant:
         if CLAIM not in claims:
             for read in self._readers:
-                if (grant := read(claims, expires_at, issued_at)) is not None:
+                if (grant := read(header, claims, expires_at, issued_at)) is not None:
                     return grant
         if self._audience is None and claims.get("aud"):
             raise Unauthorized(_explain(InvalidAudienceError()))

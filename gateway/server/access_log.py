@@ -4,11 +4,11 @@ import logging
 import re
 
 # A name may be written in percent codes (%74oken), so every parameter with one in its name loses its value too.
-_TOKEN = re.compile(r"([?&](?:token|[^=&\s]*%[^=&\s]*)=)[^&\s]*")
+_TOKEN = re.compile(r"([?&](?:token|authorization|ticket|[^=&\s]*%[^=&\s]*)=)[^&\s]*")
 
 
 class RedactTokens(logging.Filter):
-    """Blanks the query parameter `token` in uvicorn's access log."""
+    """Blanks the query parameters that hold secrets, in uvicorn's access log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):

@@ -15,6 +15,8 @@ from gateway.web.stream_request import query_pairs
 MAX_TOKENS = 100
 """In one request: as many as a stream may have channels, because some tokens are for one channel each."""
 # Fetch metadata (W3C), Sec-Fetch-Site: who made the browser send the request.
+_HINTS = (b"token", b"authorization", b"%")
+"""Something of this is in every query with a token."""
 _OWN_PAGES = ("", "same-origin", "none")
 
 
@@ -29,7 +31,10 @@ class ReadCredentials:
     def __init__(self, settings: Settings, origins: Origins) -> None:
         self._has_tokens = has_tokens(settings)
         self._has_backend = bool(settings.auth_url)
-        self._cookie = settings.token_cookie
+        self._cookies = [settings.token_cookie] if settings.token_cookie else []
+        self._cookies += ["__Secure-mercure_access_token"] if "1.0" in settings.mercure_tokens else []
+        self._cookies += ["mercureAuthorization"] if "0.x" in settings.mercure_tokens else []
+        self._parameters = ("token", *(["authorization"] if "0.x" in settings.mercure_tokens else []))
         self._query_tokens = settings.query_tokens
         self._origins = origins
 
@@ -51,8 +56,8 @@ class ReadCredentials:
         is_ambient = False  # what a browser sends by itself
         if not tokens and self._has_tokens:
             tokens = self._in_query(scope["query_string"])
-            if not tokens and self._cookie:
-                tokens = _in_cookies(cookie, self._cookie)
+            if not tokens:
+                tokens = _in_cookies(cookie, self._cookies)
                 is_ambient = bool(tokens)
         if is_ambient or (self._has_backend and not tokens and (cookie or authorization)):
             self._check_site(headers)
@@ -61,13 +66,13 @@ class ReadCredentials:
         return Credentials(tokens, cookie, authorization, _joined(headers, b"origin"))
 
     def _in_query(self, query_string: bytes) -> tuple[str, ...]:
-        if b"oken" not in query_string and b"%" not in query_string:
+        if not any(each in query_string for each in _HINTS):
             return ()
-        tokens = tuple([value for name, value in query_pairs(query_string) if name == "token"])
+        tokens = tuple([value for name, value in query_pairs(query_string) if name in self._parameters])
         if tokens and not self._query_tokens:
             raise Unauthorized(
                 "Tokens in the query are not accepted here (setting query_tokens); send it in the header "
-                f"Authorization{f', or in the cookie {self._cookie}' if self._cookie else ''}."
+                f"Authorization{f', or in the cookie {self._cookies[0]}' if self._cookies else ''}."
             )
         return tokens
 
@@ -87,10 +92,14 @@ def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes, by: str = ", ")
     return by.join([value.decode("latin-1") for each, value in headers if each == name])
 
 
-def _in_cookies(header: str, name: str) -> tuple[str, ...]:
-    """The value of a cookie (RFC 6265, 5.4); of several with the same name, the first, which has the longest path."""
-    for pair in header.split(";"):
+def _in_cookies(header: str, names: Iterable[str]) -> tuple[str, ...]:
+    """The value of the first of these cookies that there is (RFC 6265, 5.4).
+
+    Of several with the same name it is the first, which has the longest path.
+    """
+    cookies: dict[str, str] = {}
+    for pair in header.split(";") if header else ():
         key, separator, value = pair.partition("=")
-        if separator and key.strip() == name:
-            return (value.strip().strip('"'),)
-    return ()
+        if separator:
+            cookies.setdefault(key.strip(), value.strip().strip('"'))
+    return next(((cookies[name],) for name in names if name in cookies), ())

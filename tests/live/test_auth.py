@@ -199,6 +199,25 @@ def test_several_tokens_open_several_channels(redis_server: RedisServer, tmp_pat
             assert answer.status_code == 400
 
 
+def test_mercures_tokens_where_mercures_clients_send_them(redis_server: RedisServer, tmp_path: Path) -> None:
+    text = jwt.encode({"mercure": {"subscribe": ["https://example.com/books/{id}"]}}, SECRET, "HS256")
+    channel = "https://example.com/books/1"
+    with Worker(
+        tmp_path, redis_server.url, jwt_secret=SECRET, mercure_tokens="0.x", query_tokens=True, access_log=True
+    ) as worker:
+        with open_stream(worker.url, channel, params=[("authorization", text)]):
+            pass
+        with open_stream(worker.url, channel, headers={"Cookie": f"mercureAuthorization={text}"}):
+            pass
+        with open_stream(worker.url, channel, headers={"Authorization": f"Bearer {text}"}):
+            pass
+        bad = f"mercureAuthorization={text}; gateway_token=nonsense"
+        assert httpx.head(f"{worker.url}/events?channel={channel}", headers={"Cookie": bad}).status_code == 401
+        assert httpx.get(f"{worker.url}/events?channel=other&authorization={text}").status_code == 403
+        assert text not in worker.output
+        assert "authorization=…" in worker.output
+
+
 def test_publishing_always_needs_a_grant(guarded: Worker) -> None:
     def publish(channel: str, **request: Any) -> httpx.Response:
         return httpx.post(f"{guarded.url}/publish/{channel}", content="hello", **request)
