@@ -56,7 +56,8 @@ class Metrics:
     unauthorized: Counter[str] = field(default_factory=Counter)
     """Requests refused because of who they are from, by reason: `no_token`, `bad_token`, `forbidden`, `backend`."""
     backend_questions: Counter[str] = field(default_factory=Counter)
-    """Questions to `auth_url`, by outcome: `granted`, `unauthorized`, `forbidden`, `failed`; not asked because it has
+    """Questions to `auth_url`, by outcome: `granted`, `unauthorized`, `forbidden`, `rejected` (a client error),
+    `failed`; not asked because it has
     failed too often (`resting`) or too many wait (`too_many`); answered by its last grant (`grace`)."""
     key_reads: Counter[str] = field(default_factory=Counter)
     """Attempts to read the keys at `jwks_url`, by outcome: `read`, `failed`."""

@@ -67,7 +67,8 @@ class Authority:
         closed = [name for name in channels if not self._public.has(name)]
         closed_patterns = [pattern for pattern in patterns if not self._public.has_all_of(pattern)]
         grant = await self._from_token(credentials)
-        if grant is None and (closed or closed_patterns):
+        # Cookies may be anything, but a token is meant for this: if it is bad, its sender must not become nobody.
+        if grant is None and (closed or closed_patterns or credentials.tokens):
             grant = await self._from_backend("subscribe", credentials, channels, patterns, address)
         given = _NOBODY if grant is None else grant
         for name in closed:

@@ -14,9 +14,11 @@ import httpx
 
 from gateway.auth.credentials import Credentials
 from gateway.auth.errors import CannotTell, Forbidden, Unauthorized
-from gateway.auth.grant import Grant, grant_of
+from gateway.auth.grant import Grant, grant_of, seconds
+from gateway.auth.urls import without_secrets
 from gateway.metrics import Metrics
 from gateway.settings import Settings
+from gateway.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ _MAX_BYTES = 262_144
 _MAX_WAITING = 1000
 """Questions that wait for their turn. Who comes then is told to come back."""
 _MAX_REMEMBERED = 10_000
+_LOG_PAUSE = 5.0
+_SAID = (401, 403, 408, 429)
+"""Client errors that say something: who may what, or that it has too much to do."""
 
 
 class _Question(NamedTuple):
@@ -65,6 +70,8 @@ class Backend:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._url = settings.auth_url
+        self._shown = without_secrets(settings.auth_url)
+        self._log = Throttle(_LOG_PAUSE, clock)
         self._timeout = settings.auth_timeout
         self._fresh = settings.auth_cache
         self._grace = settings.auth_grace
@@ -170,12 +177,17 @@ class Backend:
     async def _answer(self, question: _Question) -> _Answer:
         try:
             status, body = await self._post(question)
+            if 400 <= status < 500 and status not in _SAID:
+                # It doesn't like this request: nobody else has to suffer for what one client sends.
+                self._metrics.backend_questions["rejected"] += 1
+                self._note(f"status {status}")
+                raise CannotTell("the backend rejects the question")
             said = self._read(status, body)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             self._failed(str(error) or type(error).__name__)
             raise CannotTell("the backend can't be asked just now") from None
         if self._failures >= _FAILURES:
-            logger.info("%s answers again", self._url)
+            logger.info("%s answers again", self._shown)
         self._failures = 0
         self._metrics.backend_questions[_kind(said)] += 1
         return _Answer(said, self._clock())
@@ -183,10 +195,14 @@ class Backend:
     def _failed(self, why: str) -> None:
         self._metrics.backend_questions["failed"] += 1
         self._failures += 1
-        if self._failures == 1 or self._failures % _FAILURES == 0:
-            logger.warning("%s gave no grant, and no refusal: %s", self._url, why)
+        self._note(why)
         if self._failures >= _FAILURES:
             self._rests_until = self._clock() + _REST
+
+    def _note(self, why: str) -> None:
+        if (suppressed := self._log.allow(why)) is not None:
+            more = f" ({suppressed} more like this)" if suppressed else ""
+            logger.warning("%s gave no grant, and no refusal: %s%s", self._shown, why, more)
 
     async def _post(self, question: _Question) -> tuple[int, bytes]:
         if self._client is None:
@@ -245,9 +261,7 @@ class Backend:
         sub, expires_at = described.get("sub"), described.get("expires_at")
         if sub is not None and not isinstance(sub, str):
             raise ValueError("sub must be text or null")
-        if expires_at is not None and (
-            isinstance(expires_at, bool) or not isinstance(expires_at, int | float) or not math.isfinite(expires_at)
-        ):
+        if expires_at is not None and (expires_at := seconds(expires_at)) is None:
             raise ValueError("expires_at must be seconds since 1970, or null")
         try:
             grant = grant_of(described, sub, expires_at, None, where="The grant", substitute=False)

@@ -1,5 +1,6 @@
 """What somebody may do, wherever that is said."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,6 +79,16 @@ def grant_of(
     return Grant(sub, subscribe, publish, presence, admin, expires_at, issued_at)
 
 
+def seconds(value: object) -> float | None:
+    """A NumericDate (RFC 7519, 2); None: it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
 def together(grants: Sequence[Grant]) -> Grant:
     """What several grants allow that one request brings; it ends with the first of them.
 
@@ -115,7 +126,7 @@ def _with_subject(glob: str, sub: str | None) -> str | None:
     """
     if _SUBJECT not in glob:
         return glob
-    if not sub or _GLOB.search(sub):
+    if not sub or _GLOB.search(sub) or "[" in glob:  # in a class, it would be any of its characters
         return None
     literal = glob.replace(_SUBJECT, "")
     if any(separator in sub and separator in literal for separator in _SEPARATORS):

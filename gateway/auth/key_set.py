@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import httpx
 
 from gateway.auth.errors import CannotTell
-from gateway.auth.keys import Key, key_set, matching
+from gateway.auth.keys import MAX_KEYS, PUBLIC_ALGORITHMS, Key, key_set, matching
+from gateway.auth.urls import without_secrets
 from gateway.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -19,7 +20,6 @@ _REFRESH = 300.0
 _AGAIN = 10.0
 """Seconds after which a failed attempt is repeated. Unknown keys are looked for no more often: tokens that name
 made-up ones must not become requests to the provider."""
-_MAX_UNKNOWN = 1000
 _PATIENCE = 5.0
 _MAX_BYTES = 1_048_576
 
@@ -42,6 +42,7 @@ class RemoteKeys:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = url
+        self._shown = without_secrets(url)
         self._changed = changed
         self._metrics = metrics
         self._clock = clock
@@ -49,7 +50,6 @@ class RemoteKeys:
         self._body = b""
         self._failure: str | None = None
         self._asked_at = -_AGAIN
-        self._unknown: set[tuple[str, str | None]] = set()
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -58,19 +58,18 @@ class RemoteKeys:
 
     async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """Those for a token with such a header; see `gateway.auth.tokens.KeySet`."""
-        if (found := matching(self._keys, algorithm, kid)) or (algorithm, kid) in self._unknown:
+        found = matching(self._keys, algorithm, kid)
+        if found or algorithm not in PUBLIC_ALGORITHMS:
             return found
-        if self._reading is None and self._clock() < self._asked_at + _AGAIN:
-            # It may be a new key: with a 401 the EventSources that were given it first would stop permanently.
-            raise CannotTell("the keys that verify tokens were read just now, without this one")
         if self._reading is None:
+            if self._clock() < self._asked_at + _AGAIN:
+                # It may be a new key: with a 401 the EventSources that were given it first would stop permanently.
+                raise CannotTell("the keys that verify tokens were read just now, without this one")
             self._asked_at = self._clock()
         await self._read()
         if self._failure is not None or not self._body:
             raise CannotTell("the keys that verify tokens can't be read just now")
-        if not (found := matching(self._keys, algorithm, kid)) and len(self._unknown) < _MAX_UNKNOWN:
-            self._unknown.add((algorithm, kid))
-        return found
+        return matching(self._keys, algorithm, kid)
 
     async def run(self) -> None:
         """Read the keys now and then, until cancelled."""
@@ -91,14 +90,14 @@ class RemoteKeys:
     async def _try(self) -> None:
         try:
             body = await self._get()
-            keys = tuple(key_set(body))
+            keys, left_out = key_set(body)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
             self._metrics.key_reads["failed"] += 1
             failure = str(error) or type(error).__name__
             if failure != self._failure:
                 logger.warning(
                     "%s: the keys that verify tokens could not be read (%s); %s",
-                    self._url,
+                    self._shown,
                     failure,
                     "those read before still count" if self._body else "no token can be verified with them yet",
                 )
@@ -106,11 +105,12 @@ class RemoteKeys:
             return
         self._metrics.key_reads["read"] += 1
         if self._failure is not None or not self._body:
-            logger.info("%s: %d keys that verify tokens", self._url, len(keys))
+            logger.info("%s: %d keys that verify tokens", self._shown, len(keys))
         self._failure = None
-        self._unknown.clear()
         if body != self._body:
-            self._body, self._keys = body, keys
+            if left_out:
+                logger.warning("%s: %d keys are left out; at most %d are used", self._shown, left_out, MAX_KEYS)
+            self._body, self._keys = body, tuple(keys)
             self._changed()
 
     async def _get(self) -> bytes:

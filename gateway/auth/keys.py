@@ -24,7 +24,9 @@ _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _EDWARDS = frozenset(("EdDSA",))
 _MIN_RSA_BITS = 2048
 _BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
-_MAX_KEYS = 100
+MAX_KEYS = 1000
+"""In one set."""
+PUBLIC_ALGORITHMS = _RSA | frozenset(_CURVES.values()) | _EDWARDS
 
 
 class Key(NamedTuple):
@@ -98,10 +100,11 @@ def _algorithms_of(public: object) -> frozenset[str]:
     raise ValueError("a key of this kind signs no tokens; RSA, EC (P-256, P-384, P-521) and Ed25519 keys do")
 
 
-def key_set(body: bytes) -> list[Key]:
-    """The usable keys of a JSON Web Key Set (RFC 7517, 5); those of other kinds, and for other uses, are left out.
+def key_set(body: bytes) -> tuple[list[Key], int]:
+    """The usable keys of a JSON Web Key Set (RFC 7517, 5), and how many were not looked at.
 
-    A shared secret in it is left out, too: whoever can read the set could sign with it.
+    Keys of other kinds, and for other uses, are left out; so is a shared secret: whoever can read the set could sign
+    with it.
 
     Raises:
         ValueError: it is none.
@@ -112,11 +115,13 @@ def key_set(body: bytes) -> list[Key]:
             raise TypeError
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError('the answer is no key set ({"keys": [...]})') from None
-    return [key for each in keys[:_MAX_KEYS] if (key := _from_set(each)) is not None]
+    return [key for each in keys[:MAX_KEYS] if (key := _from_set(each)) is not None], len(keys[MAX_KEYS:])
 
 
 def _from_set(described: object) -> Key | None:
     if not isinstance(described, dict) or described.get("kty") == "oct" or described.get("use", "sig") != "sig":
+        return None
+    if "key_ops" in described and "verify" not in (described["key_ops"] or ()):
         return None
     try:
         public = PyJWK(described).key

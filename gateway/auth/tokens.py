@@ -18,13 +18,13 @@ from jwt.exceptions import (
 )
 
 from gateway.auth.errors import Unauthorized
-from gateway.auth.grant import Grant, grant_of
+from gateway.auth.grant import Grant, grant_of, seconds
 from gateway.auth.keys import Key, matching
 
 CLAIM = "gateway"
 
 Reader: TypeAlias = Callable[[Mapping[str, Any], Mapping[str, Any], float | None, float | None], Grant | None]
-"""Takes the verified header and claims, until when the token is accepted, and when it was made; None: another kind."""
+"""Takes header, claims, until when the token is accepted, and when it was made; None: it is of another kind."""
 
 _MAX_REMEMBERED = 10_000
 _MAX_REMEMBERED_BYTES = 2048
@@ -185,19 +185,17 @@ class Tokens:
             for read in self._readers:
                 if (grant := read(header, claims, expires_at, issued_at)) is not None:
                     return grant
-        if self._audience is None and claims.get("aud"):
+        if self._audience is None and "aud" in claims:
             raise Unauthorized(_explain(InvalidAudienceError()))
         return grant_of(claims.get(CLAIM, {}), claims.get("sub"), expires_at, issued_at, where=f"The claim {CLAIM}")
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:
-    """A NumericDate (RFC 7519, 2)."""
-    value = claims.get(name)
-    if value is None:
+    if name not in claims:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if (value := seconds(claims[name])) is None:
         raise Unauthorized(f"The token's {name} is no number of seconds.")
-    return float(value)
+    return value
 
 
 def _explain(error: Exception) -> str:

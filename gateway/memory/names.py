@@ -40,6 +40,8 @@ def check_pattern(pattern: str, max_bytes: int, allowed: tuple[str, ...]) -> str
         NotAllowed: no entry of `allowed` lets it through.
     """
     _check(pattern, max_bytes, "pattern")
+    if pattern.startswith(RESERVED_PREFIX):
+        raise BadName(f"pattern {pattern!r}: names that begin with {RESERVED_PREFIX!r} are the gateway's own")
     if not any(covers(entry, pattern) for entry in allowed):
         raise NotAllowed(
             f"pattern {pattern!r} is not allowed here; the setting allowed_patterns says which are "

@@ -4,7 +4,7 @@ import logging
 import re
 
 # A name may be written in percent codes (%74oken), so every parameter with one in its name loses its value too.
-_TOKEN = re.compile(r"([?&](?:token|authorization|ticket|[^=&\s]*%[^=&\s]*)=)[^&\s]*")
+_TOKEN = re.compile(r"([?&;][^=&;\s]*(?:token|authorization|ticket|%)[^=&;\s]*=)[^&\s]*", re.IGNORECASE)
 
 
 class RedactTokens(logging.Filter):

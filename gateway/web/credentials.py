@@ -1,5 +1,6 @@
 """Who a request is from, as it says itself."""
 
+import re
 from collections.abc import Iterable
 
 from starlette.types import Scope
@@ -15,6 +16,7 @@ from gateway.web.stream_request import query_pairs
 MAX_TOKENS = 100
 """In one request: as many as a stream may have channels, because some tokens are for one channel each."""
 # Fetch metadata (W3C), Sec-Fetch-Site: who made the browser send the request.
+_CLEAN = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _HINTS = (b"token", b"authorization", b"%")
 """Something of this is in every query with a token."""
 _OWN_PAGES = ("", "same-origin", "none")
@@ -59,6 +61,8 @@ class ReadCredentials:
             if not tokens:
                 tokens = _in_cookies(cookie, self._cookies)
                 is_ambient = bool(tokens)
+        if self._has_backend and not (_CLEAN.fullmatch(cookie) and _CLEAN.fullmatch(authorization)):
+            raise Problem(400, "The header Cookie or Authorization has a control character in it.")
         if is_ambient or (self._has_backend and not tokens and (cookie or authorization)):
             self._check_site(headers)
         if len(tokens) > MAX_TOKENS:
@@ -82,14 +86,18 @@ class ReadCredentials:
         if origin:
             # The scheme is not compared, because TLS may have ended at a proxy.
             own = origin.partition("://")[2] == _joined(headers, b"host")
-            if not own and not self._origins.allows(origin):
-                raise Problem(403, f"Pages from {origin} may not use this gateway's cookie (setting cors_origins).")
+            if not own and not self._origins.allows_cookies(origin):
+                raise Problem(
+                    403,
+                    f"Pages from {origin} may not use cookies here (settings cors_origins and cors_credentials).",
+                )
         elif _joined(headers, b"sec-fetch-site") not in _OWN_PAGES:
-            raise Problem(403, "Pages of other sites may not use this gateway's cookie.")
+            raise Problem(403, "Pages of other sites may not use cookies here.")
 
 
 def _joined(headers: Iterable[tuple[bytes, bytes]], name: bytes, by: str = ", ") -> str:
-    return by.join([value.decode("latin-1") for each, value in headers if each == name])
+    # What surrounds a value doesn't belong to it (RFC 9110, 5.5).
+    return by.join([value.decode("latin-1").strip(" \t") for each, value in headers if each == name])
 
 
 def _in_cookies(header: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -44,6 +44,10 @@ class Origins:
             or (self._regex is not None and self._regex.fullmatch(origin) is not None)
         )
 
+    def allows_cookies(self, origin: str) -> bool:
+        """Whether pages of an origin may send cookies: reading is not enough (`cors_credentials`)."""
+        return self._credentials and self.allows(origin)
+
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """The application with CORS headers, or as it is where no other origin is allowed."""
         if not (self._all or self._exact or self._regex):

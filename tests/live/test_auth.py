@@ -47,6 +47,7 @@ def guarded(
         public_channels=["open.*"],
         allowed_patterns=["*"],
         cors_origins=["https://www.example.com"],
+        cors_credentials=True,
         access_log=True,
     ) as running:
         yield running
@@ -170,6 +171,28 @@ def test_a_cookie_counts_for_pages_that_may_use_it(guarded: Worker, headers: dic
     assert answer.status_code == 200, "no page can send another site's header without being asked about it first"
 
 
+@pytest.mark.parametrize("origins", ["*", "https://*.example.com", "https://www.example.com"])
+def test_pages_that_may_read_may_not_use_cookies(redis_server: RedisServer, tmp_path: Path, origins: str) -> None:
+    """`cors_origins=*` let every page of the world publish with its visitor's cookie."""
+    headers = {
+        "Cookie": f"gateway_token={token(subscribe=['closed'], publish=['closed'])}", "Content-Type": "text/plain",
+    }  # fmt: skip
+    with Worker(tmp_path, redis_server.url, jwt_secret=SECRET, cors_origins=origins) as worker:
+        for origin in ("https://www.example.com", "https://evil.example", "null"):
+            request = headers | {"Origin": origin, "Sec-Fetch-Site": "cross-site"}
+            assert httpx.head(f"{worker.url}/events?channel=closed", headers=request).status_code == 403
+            assert httpx.post(f"{worker.url}/publish/closed", headers=request, content="x").status_code == 403
+        own = headers | {"Origin": worker.url}
+        assert httpx.post(f"{worker.url}/publish/closed", headers=own, content="x").status_code == 200
+
+
+def test_no_log_line_has_a_token_in_it(guarded: Worker) -> None:
+    text = token(subscribe=["*"])
+    for name in ("token", "Token", "access_token", "ticket", "authorization", "&amp;token", "t%6Fken", ";token"):
+        httpx.get(f"{guarded.url}/events?channel=closed&{name}={text}")
+    assert text[-20:] not in guarded.output
+
+
 def test_several_tokens_open_several_channels(redis_server: RedisServer, tmp_path: Path) -> None:
     """Some gateways' tokens are for one channel each."""
     one, other = (jwt.encode({"sub": "alice", "channel": name}, SECRET, "HS256") for name in ("a", "b"))
@@ -234,8 +257,9 @@ def test_publishing_always_needs_a_grant(guarded: Worker) -> None:
 
 
 def test_the_gateways_own_channels_are_never_open(guarded: Worker) -> None:
-    answer = httpx.get(f"{guarded.url}/events?channel=gateway.secret", headers=bearer(subscribe=["*"]))
-    assert answer.status_code == 400
+    for asked in ("channel=gateway.secret", "pattern=gateway.*", "channel=a&pattern=gateway.tick.0"):
+        answer = httpx.get(f"{guarded.url}/events?{asked}", headers=bearer(subscribe=["*"]))
+        assert answer.status_code == 400
 
 
 def test_a_stream_ends_with_its_token(guarded: Worker, redis_server: RedisServer) -> None:

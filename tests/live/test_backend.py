@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -126,7 +127,7 @@ def test_the_backend_is_asked_with_what_the_request_has(
 ) -> None:
     backend.grants(sub="42", subscribe=["news.*"], publish=["chat"])
     with worker_with(
-        backend, redis_server, tmp_path, allowed_patterns="*", cors_origins="https://a.example"
+        backend, redis_server, tmp_path, allowed_patterns="*", cors_origins="https://a.example", cors_credentials=True
     ) as worker:
         headers = {
             "Cookie": "sessionid=öüß; theme=dark", "Authorization": "Basic YTpi", "Origin": "https://a.example",
@@ -216,6 +217,7 @@ def test_an_answer_counts_for_a_while(backend: Application, redis_server: RedisS
         (200, b'{"sub": 7}'),
         (200, b'{"expires_at": "soon"}'),
         (200, b'{"expires_at": NaN}'),
+        (200, b'{"expires_at": 1' + b"0" * 400 + b"}"),
         (200, b"[" * 100_000),
         (200, b'{"sub": "' + b"x" * 300_000 + b'"}'),
     ],
@@ -247,6 +249,58 @@ def test_a_backend_that_fails_is_left_alone(redis_server: RedisServer, tmp_path:
             assert len(backend.asked) == 1
             backend.delay = 1.0
             assert asked(worker, Cookie="session=b") == LATER
+
+
+@pytest.mark.parametrize("header", ["Cookie", "Authorization", "Origin"])
+def test_blanks_around_a_header_are_no_part_of_it(
+    backend: Application, redis_server: RedisServer, tmp_path: Path, header: str
+) -> None:
+    """Five such requests were five failures of a backend that was never asked, and locked out everybody else."""
+    backend.grants(subscribe=["*"])
+    value = {"Cookie": "session=a", "Authorization": "Basic hunter2", "Origin": ""}[header]
+    with worker_with(backend, redis_server, tmp_path) as worker:
+        origin = value or worker.url
+        for number in range(8):
+            host = f"127.0.0.1:{worker.port}"
+            text = f"GET /events?channel=c{number} HTTP/1.1\r\nHost: {host}\r\n{header}: {origin} \t\r\n"
+            with socket.create_connection(("127.0.0.1", worker.port)) as connection:
+                connection.sendall(text.encode() + b"\r\n")
+                answer = connection.recv(65536)
+                assert b"200 OK" in answer, answer
+                while b"event: " not in answer:
+                    answer += connection.recv(65536)
+                assert b"gateway.open" in answer
+        assert len(backend.asked) == 8
+        assert backend.asked[0][1][header.lower()] == origin
+        assert metric(worker, "backend_questions_total", outcome="failed") == 0
+        assert "hunter2" not in worker.output
+
+
+def test_what_one_client_sends_costs_the_others_nothing(
+    backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """A backend answers 400 or 431 to cookies that are too large; five of those locked out everybody."""
+    with worker_with(backend, redis_server, tmp_path) as worker:
+        for status in (400, 404, 413, 431, 431, 431):
+            backend.refuses(status)
+            assert asked(worker, Cookie=f"session={'x' * 12_000}{status}") == LATER
+        backend.grants(subscribe=["*"])
+        assert asked(worker, Cookie="session=a") == OPEN
+        assert metric(worker, "backend_questions_total", outcome="rejected") == 6
+        for number in range(5):
+            backend.refuses(429)
+            assert asked(worker, Cookie=f"session={number}") == LATER
+        backend.grants(subscribe=["*"])
+        assert asked(worker, Cookie="session=b") == LATER, "that one says that it has too much to do"
+
+
+def test_no_log_line_has_a_password_in_it(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
+    backend.refuses(500)
+    url = backend.url.replace("//", "//user:hunter2@") + "?key=hunter3"
+    with Worker(tmp_path, redis_server.url, auth_url=url, log_level="debug") as worker:
+        assert asked(worker, Cookie="session=hunter4") == LATER
+        assert "gave no grant" in worker.output
+        assert "hunter" not in worker.output
 
 
 def test_the_last_grant_may_count_meanwhile(redis_server: RedisServer, tmp_path: Path) -> None:
@@ -301,7 +355,7 @@ def test_tokens_come_before_the_backend(backend: Application, redis_server: Redi
         return text
 
     backend.grants(subscribe=["theirs"])
-    with worker_with(backend, redis_server, tmp_path, jwt_secret=SECRET) as worker:
+    with worker_with(backend, redis_server, tmp_path, jwt_secret=SECRET, public_channels="open.*") as worker:
         assert asked(worker, "mine", Authorization=f"Bearer {token()}") == OPEN
         assert asked(worker, "mine", Cookie=f"gateway_token={token()}") == OPEN
         assert asked(worker, "theirs", Authorization=f"Bearer {token()}") == "403"
@@ -310,3 +364,6 @@ def test_tokens_come_before_the_backend(backend: Application, redis_server: Redi
         assert asked(worker, "theirs", Cookie="session=a") == OPEN
         assert asked(worker, "theirs", Authorization="Bearer opaque") == OPEN
         assert asked(worker, "theirs") == OPEN
+        backend.refuses(401)
+        for damaged in ("opaque", token()[:-50], "a.b", token() + ".x"):
+            assert asked(worker, "open.a", Authorization=f"Bearer {damaged}") == "401", "nobody becomes nobody"

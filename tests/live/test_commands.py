@@ -130,7 +130,9 @@ def test_publish(worker: Worker, redis_server: RedisServer, channel: str) -> Non
         done = _gateway("publish", channel, "kept", "--durable", "--json", *at)
         assert stream.next().data == "kept"
         assert stream.last_event_id == json.loads(done.stdout)["id"]
-    listed = _gateway("listen", channel, "--url", worker.url, "--history", "1", "--count", "1", "--json")
+        assert _gateway("publish", channel, "last", *at).returncode == 0
+        assert stream.next().data == "last", "it was published once"
+    listed = _gateway("listen", channel, "--url", worker.url, "--history", "2", "--count", "1", "--json")
     assert json.loads(listed.stdout)["data"] == "kept"
 
 

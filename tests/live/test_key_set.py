@@ -114,7 +114,10 @@ def test_made_up_names_do_not_become_requests(keys: KeyServer, redis_server: Red
     with keys.running(), Worker(tmp_path, redis_server.url, jwks_url=keys.url) as worker:
         wait_until(lambda: keys.requests, "the keys are read at the start")
         assert asked(worker, stranger, "made up") == "401"
-        assert asked(worker, stranger, "made up") == "401"
+        assert asked(worker, stranger, "made up") == LATER
+        secret = jwt.encode({}, "x" * 32, "HS256", headers={"kid": "other"})
+        answer = httpx.head(f"{worker.url}/events?channel=closed", headers={"Authorization": f"Bearer {secret}"})
+        assert answer.status_code == 401, "no key of a set could verify that"
         requests = keys.requests
         for number in range(20):
             # It could be a key that is new: with a 401 its EventSources would stop permanently.
@@ -123,6 +126,34 @@ def test_made_up_names_do_not_become_requests(keys: KeyServer, redis_server: Red
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
         assert keys.requests == requests
+
+
+def test_a_key_that_was_asked_for_too_early_counts_once_it_is_there(
+    keys: KeyServer, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """One forged token that named the next key locked out everybody with a good one, for five minutes."""
+    following = new_key()
+    with keys.running(), Worker(tmp_path, redis_server.url, jwks_url=keys.url) as worker:
+        wait_until(lambda: keys.requests, "the keys are read at the start")
+        assert asked(worker, new_key(), "following") == "401"
+        keys.serve(following=following)
+        outcomes: set[str] = set()
+
+        def is_open() -> bool:
+            outcomes.add(asked(worker, following, "following"))
+            return OPEN in outcomes
+
+        wait_until(is_open, "it counts", 40)
+        assert "401" not in outcomes, "nobody was stopped meanwhile"
+
+
+def test_no_log_line_has_a_password_in_it(keys: KeyServer, redis_server: RedisServer, tmp_path: Path) -> None:
+    url = keys.url.replace("//", "//user:hunter2@") + "?key=hunter3"
+    with Worker(tmp_path, redis_server.url, jwks_url=url, log_level="debug") as worker:
+        wait_until(lambda: "could not be read" in worker.output, "it says so")
+        with keys.running():
+            wait_until(lambda: "keys that verify tokens\n" in worker.output, "they are read", 40)
+        assert "hunter" not in worker.output
 
 
 def test_the_keys_outlive_their_server(keys: KeyServer, redis_server: RedisServer, tmp_path: Path) -> None:

@@ -68,6 +68,12 @@ def test_a_subject_cannot_widen_its_grant(sub: str | None) -> None:
     assert channels.globs == ("news",)
 
 
+@pytest.mark.parametrize("glob", ["user.[{sub}]", "user.[^{sub}]", "[a]{sub}"])
+def test_a_subject_is_no_class(glob: str) -> None:
+    """`user.[a-z]` is everybody, if somebody is called a-z."""
+    assert grant({"subscribe": [glob]}, "a-z").subscribe.globs == ()
+
+
 def test_a_separator_counts_where_the_glob_has_it() -> None:
     """Else nobody could be called by an e-mail address."""
     channels = grant({"subscribe": ["user:{sub}", "user/{sub}", "user.{sub}"]}, "alice@example.com").subscribe

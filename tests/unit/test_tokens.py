@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.auth.errors import CannotTell, Unauthorized
-from gateway.auth.keys import Key, key_set, matching, pem_keys, secret_key
+from gateway.auth.keys import MAX_KEYS, Key, key_set, matching, pem_keys, secret_key
 from gateway.auth.tokens import Tokens
 from gateway.settings import SettingsError
 
@@ -143,6 +143,13 @@ async def test_what_nobody_has_signed_is_rejected(token: str) -> None:
         ({"nbf": NOW + 0.1}, "not valid yet"),
         ({"nbf": "soon"}, "nbf is no number"),
         ({"iat": "then"}, "iat is no number"),
+        ({"exp": 10**400}, "exp is no number"),
+        ({"nbf": -(10**400)}, "nbf is no number"),
+        ({"iat": 10**400}, "iat is no number"),
+        ({"exp": None}, "exp is no number"),
+        ({"nbf": None}, "nbf is no number"),
+        ({"aud": []}, "somebody else"),
+        ({"aud": ""}, "somebody else"),
         ({"aud": "other"}, "somebody else"),
         ({"sub": 7}, "Subject must be a string"),
         ({"gateway": ["news"]}, "must be an object"),
@@ -255,12 +262,20 @@ def test_a_key_set_has_the_keys_that_verify() -> None:
         {"kty": "EC", "crv": "P-256", "kid": "e"},
         jwk(KINDS["EdDSA"], kid=7),
         jwk(KINDS["ES256"], kid="f", alg="RS256"),
+        jwk(KINDS["ES256"], kid="g", key_ops=["encrypt"]),
+        jwk(KINDS["ES384"], kid="h", key_ops=["verify"]),
         "nonsense",
     ]
-    keys = key_set(json.dumps({"keys": described}).encode())
+    keys, left_out = key_set(json.dumps({"keys": described}).encode())
+    assert left_out == 0
     assert [(key.kid, sorted(key.algorithms)) for key in keys] == [
-        ("a", ["ES256"]), ("b", ["RS256"]), (None, ["EdDSA"]),
+        ("a", ["ES256"]), ("b", ["RS256"]), (None, ["EdDSA"]), ("h", ["ES384"]),
     ]  # fmt: skip
+
+
+def test_so_many_keys_of_a_set_are_used() -> None:
+    keys, left_out = key_set(json.dumps({"keys": [jwk(KINDS["EdDSA"])] * (MAX_KEYS + 7)}).encode())
+    assert (len(keys), left_out) == (MAX_KEYS, 7)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"keys": 7}', b"<html>", b"[" * 100_000, b"\xff"])
@@ -285,7 +300,7 @@ class Remote:
 
 
 async def test_a_key_of_the_set_is_chosen_by_its_name() -> None:
-    keys = key_set(json.dumps({"keys": [jwk(KINDS["ES256"], kid="a"), jwk(RSA_KEY, kid="b")]}).encode())
+    keys, _ = key_set(json.dumps({"keys": [jwk(KINDS["ES256"], kid="a"), jwk(RSA_KEY, kid="b")]}).encode())
     remote = Remote(keys)
     verifies = tokens((), key_set=remote)
     assert (await verifies.grant(signed({}, KINDS["ES256"], "ES256", kid="a"))).subscribe.has("news")

@@ -17,7 +17,7 @@ _TESTS = {
     "fanout": (*_STREAMS, "test_address_limits.py", "test_reliability.py", "test_lifecycle.py", "test_gzip.py"),
     "broker/clock": ("test_redis.py", "faults/test_refused_clock.py", "faults/test_quiet.py", "test_reliability.py"),
     "broker/functions": ("test_library.py", "test_secret.py", "faults/test_secret_change.py", "test_redis.py"),
-    "broker/library": ("test_library.py", "faults/test_durable.py", "test_replay_limits.py"),
+    "broker/library": ("test_library.py", "test_commands.py", "faults/test_durable.py", "test_replay_limits.py"),
     "broker/link": (
         "test_delivery.py",
         "test_redis.py",
