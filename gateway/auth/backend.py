@@ -80,6 +80,8 @@ class Backend:
         self._now = now
         self._places = asyncio.Semaphore(settings.auth_concurrency)
         self._waiting = 0
+        most = settings.auth_concurrency
+        self._limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         self._client: httpx.AsyncClient | None = None
         # By digest: cookies are long.
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
@@ -99,7 +101,7 @@ class Backend:
         """What the backend grants.
 
         Args:
-            action: `subscribe` or `publish`.
+            action: `subscribe`, `publish`, or `admin`.
             credentials: as the request has them.
             channels: on which.
             patterns: likewise.
@@ -206,7 +208,7 @@ class Backend:
 
     async def _post(self, question: _Question) -> tuple[int, bytes]:
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=self._timeout)
+            self._client = httpx.AsyncClient(timeout=self._timeout, limits=self._limits)
         credentials = question.credentials
         headers = {
             name: value

@@ -94,6 +94,8 @@ class RemoteKeys:
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
             self._metrics.key_reads["failed"] += 1
             failure = str(error) or type(error).__name__
+            if isinstance(error, httpx.HTTPStatusError):  # its text has the URL in it, with the password
+                failure = f"status {error.response.status_code}"
             if failure != self._failure:
                 logger.warning(
                     "%s: the keys that verify tokens could not be read (%s); %s",

@@ -15,10 +15,10 @@ from gateway.web.stream_request import query_pairs
 
 MAX_TOKENS = 100
 """In one request: as many as a stream may have channels, because some tokens are for one channel each."""
-# Fetch metadata (W3C), Sec-Fetch-Site: who made the browser send the request.
 _CLEAN = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _HINTS = (b"token", b"authorization", b"%")
 """Something of this is in every query with a token."""
+# Fetch metadata (W3C), Sec-Fetch-Site: who made the browser send the request.
 _OWN_PAGES = ("", "same-origin", "none")
 
 
@@ -61,13 +61,14 @@ class ReadCredentials:
             if not tokens:
                 tokens = _in_cookies(cookie, self._cookies)
                 is_ambient = bool(tokens)
-        if self._has_backend and not (_CLEAN.fullmatch(cookie) and _CLEAN.fullmatch(authorization)):
-            raise Problem(400, "The header Cookie or Authorization has a control character in it.")
+        origin = _joined(headers, b"origin")
+        if self._has_backend and not all(_CLEAN.fullmatch(value) for value in (cookie, authorization, origin)):
+            raise Problem(400, "The header Cookie, Authorization or Origin has a control character in it.")
         if is_ambient or (self._has_backend and not tokens and (cookie or authorization)):
             self._check_site(headers)
         if len(tokens) > MAX_TOKENS:
             raise Problem(400, f"The request has {len(tokens)} tokens; at most {MAX_TOKENS} are possible.")
-        return Credentials(tokens, cookie, authorization, _joined(headers, b"origin"))
+        return Credentials(tokens, cookie, authorization, origin)
 
     def _in_query(self, query_string: bytes) -> tuple[str, ...]:
         if not any(each in query_string for each in _HINTS):

@@ -51,7 +51,7 @@ class Guard:
             Problem: 401 or 403, or 503 if that can't be decided just now.
         """
         try:
-            return await self._authority.admin(self._credentials.of(scope))
+            return await self._authority.admin(self._credentials.of(scope), self._address.exactly(scope))
         except (Unauthorized, Forbidden) as refusal:
             raise _problem(refusal) from None
         except CannotTell as reason:

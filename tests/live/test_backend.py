@@ -174,6 +174,27 @@ def test_what_the_backend_refuses(backend: Application, redis_server: RedisServe
         assert metric(worker, "unauthorized_requests_total", reason="backend") == 3
 
 
+def test_the_backend_says_who_may_revoke(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
+    with worker_with(backend, redis_server, tmp_path, auth_cache=0) as worker:
+
+        def revoke(**headers: str) -> int:
+            named = {"Cookie": "session=a", **headers}
+            return httpx.post(f"{worker.url}/revoke", json={"sub": "42"}, headers=named).status_code
+
+        backend.grants(sub="41", admin=False)
+        assert revoke() == 403
+        backend.grants(sub="1", admin=True)
+        assert revoke(Origin="https://evil.example") == 403
+        backend.grants(sub="42", subscribe=["*"])
+        with open_stream(worker.url, "news", headers={"Cookie": "session=42"}) as stream:
+            backend.grants(sub="1", admin=True)
+            assert revoke() == 200
+            assert backend.asked[-1][0]["action"] == "admin"
+            assert [event.type for event in stream.rest()] == ["gateway.closing"]
+        backend.grants(sub="42", subscribe=["*"])
+        assert asked(worker, Cookie="session=42") == OPEN, "it is for the backend to say no from now on"
+
+
 def test_the_same_question_is_asked_once(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
     backend.grants(subscribe=["*"])
     backend.delay = 0.3

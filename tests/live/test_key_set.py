@@ -151,7 +151,10 @@ def test_no_log_line_has_a_password_in_it(keys: KeyServer, redis_server: RedisSe
     url = keys.url.replace("//", "//user:hunter2@") + "?key=hunter3"
     with Worker(tmp_path, redis_server.url, jwks_url=url, log_level="debug") as worker:
         wait_until(lambda: "could not be read" in worker.output, "it says so")
+        keys.answer = 500, b""
         with keys.running():
+            wait_until(lambda: "status 500" in worker.output, "it says so", 40)
+            keys.serve(first=new_key())
             wait_until(lambda: "keys that verify tokens\n" in worker.output, "they are read", 40)
         assert "hunter" not in worker.output
 
