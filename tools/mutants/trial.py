@@ -5,6 +5,7 @@ imported and collected once, and no test has run before the fork: what earlier t
 mutants.
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -70,6 +71,9 @@ class Trial:
             set_mutant_under_test(mutant)
             _use(mutant)
             failed = KILLED if any(_fails(item, after) for item, after in _with_next(items)) else SURVIVED
+            # A Redis that the tests have started.
+            with contextlib.suppress(BaseException):
+                items[0].session._setupstate.teardown_exact(None)
         finally:
             os._exit(failed)
 

@@ -4,7 +4,9 @@ import json
 import random
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from tools.mutants.outcomes import KILLED, SURVIVED, UNCALLED, Outcomes, function_of
@@ -14,6 +16,15 @@ from tools.mutants.trial import ORDER, RESULTS
 SEED = 2026
 QUICK_SECONDS = 0.1
 """A test that takes no longer is a quick one, measured with mutmut's detours; the model takes many times as long."""
+QUICK_SECONDS_WITH_REDIS = 1.0
+"""Likewise for one that starts a Redis."""
+
+
+_SELECTED = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["mutmut"]["pytest_add_cli_args_test_selection"]
+
+
+def _quick(test: str) -> float:
+    return QUICK_SECONDS if test.startswith("tests/unit/") else QUICK_SECONDS_WITH_REDIS
 
 
 def try_on_unit_tests(outcomes: Outcomes, mutants: Iterable[str], slow: bool) -> None:
@@ -25,9 +36,7 @@ def try_on_unit_tests(outcomes: Outcomes, mutants: Iterable[str], slow: bool) ->
     uncalled: list[str] = []
     for mutant in mutants:
         called = tests_of.get(function_of(mutant), [])
-        tests = sorted(
-            (test for test in called if (duration[test] > QUICK_SECONDS) == slow), key=duration.__getitem__
-        )
+        tests = sorted((test for test in called if (duration[test] > _quick(test)) == slow), key=duration.__getitem__)
         if tests:
             order[mutant] = tests, sum(duration[test] for test in tests)
         else:
@@ -43,7 +52,7 @@ def try_on_unit_tests(outcomes: Outcomes, mutants: Iterable[str], slow: bool) ->
     try:
         subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-p", "tools.mutants.trial",
-             "--tb=native", "--hypothesis-profile", "mutants", "tests/unit"],
+             "--tb=native", "--hypothesis-profile", "mutants", *_SELECTED],
             cwd=COPY, check=False,
         )  # fmt: skip
     finally:
