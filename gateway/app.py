@@ -40,6 +40,10 @@ from gateway.web.subscribe import Subscribe
 
 logger = logging.getLogger(__name__)
 
+EVERYTHING_IS_PUBLIC = (
+    "everything is public: whoever reaches this gateway may subscribe to every channel; jwt_secret, jwt_public_key, "
+    "jwks_url or auth_url would change that"
+)
 _SWEEP_INTERVAL = 1.0
 
 
@@ -52,6 +56,7 @@ class Gateway:
 
     Attributes:
         is_public: whether everybody may do everything, because nothing says who may do what.
+        says_it_is_public: whether to say so at the start; commands say it themselves, once they listen.
         started: whether its tasks were started, by the lifespan or by the first request.
 
     Raises:
@@ -87,6 +92,7 @@ class Gateway:
         )
         authority = authority_of(settings, self.metrics)
         self.is_public = authority is None
+        self.says_it_is_public = True
         self._authority = authority
         self._guard = None if authority is None else Guard(settings, authority, self._origins)
         self._granted = GrantedStreams(settings, self.members, self.admission, clock)
@@ -144,11 +150,8 @@ class Gateway:
     def start(self, owns_process: bool) -> None:
         """Start the tasks, in the running event loop; see `Background.start`."""
         self.started = True
-        if self.is_public:
-            logger.info(
-                "everything is public: whoever reaches this gateway may subscribe to every channel; jwt_secret, "
-                "jwt_public_key, jwks_url or auth_url would change that"
-            )
+        if self.is_public and self.says_it_is_public:
+            logger.info(EVERYTHING_IS_PUBLIC)
         self._background.start(owns_process)
 
     async def stop(self) -> None:

@@ -56,6 +56,7 @@ def dev(**flags: Any) -> None:
             if flags.get("port") is None and "port" not in settings.model_fields_set:
                 settings = settings.model_copy(update={"port": _free_port(settings.host, settings.port)})
             gateway = Gateway(settings, redis_cli)
+            gateway.says_it_is_public = False
             server = GatewayServer(
                 gateway,
                 on_started=lambda address: _announce(address, redis_cli, note, settings, gateway.is_public),

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from gateway import __version__
-from gateway.app import Gateway
+from gateway.app import EVERYTHING_IS_PUBLIC, Gateway
 from gateway.commands.logs import configure_logging
 from gateway.commands.settings_options import load, settings_options
 from gateway.server.files import raise_file_limit
@@ -40,12 +40,15 @@ def run(**flags: Any) -> None:
         gateway = Gateway(settings)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
-    server = GatewayServer(
-        gateway,
-        on_started=lambda address: logger.info(
-            "gateway %s listens on %s, takes up to %d streams", __version__, address, gateway.members.max_streams
-        ),
-    )
+    gateway.says_it_is_public = False
+
+    def announce(address: str) -> None:
+        streams = gateway.members.max_streams
+        logger.info("gateway %s listens on %s, takes up to %d streams", __version__, address, streams)
+        if gateway.is_public:
+            logger.info(EVERYTHING_IS_PUBLIC)
+
+    server = GatewayServer(gateway, on_started=announce)
     try:
         server.run()
     except CannotListen as error:

@@ -98,6 +98,9 @@ def test_a_replay_that_breaks_off_loses_nothing(start: Start, publisher: redis.R
                 assert again.take(1) == ["end"]
                 plain(publisher, a, ["over"])
                 assert again.take(1) == ["over"]
+                assert holder.take(2) == ["end", "over"], (
+                    "the other worker has heard it, too, before the next one comes"
+                )
 
 
 def test_healthy_reconnections_neither_lose_nor_repeat(start: Start, publisher: redis.Redis, channel: str) -> None:
