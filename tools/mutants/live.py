@@ -30,6 +30,7 @@ _TESTS = {
     "broker/coverage": ("test_peers.py", "test_moving.py", "faults/test_mixed.py"),
     "broker/reading": ("test_replay_limits.py", "faults/test_durable.py", "test_library.py"),
     "broker/redis_history": ("faults/test_durable.py", "test_replay_limits.py", "test_moving.py"),
+    "broker/revocations": ("test_revoke.py",),
     "broker/secret": ("test_secret.py", "faults/test_secret_change.py"),
     "broker/secret_key": ("test_secret.py", "faults/test_secret_change.py"),
     "broker/signature": ("faults/test_forged.py", "faults/test_foreign.py", "test_peers.py"),
