@@ -145,6 +145,8 @@ class GatewayServer(uvicorn.Server):
         self._captured_signals.append(sig)
         if self.should_exit:
             self.force_exit = True
+            # The lifespan is cancelled then, which uvicorn would report as a fault.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

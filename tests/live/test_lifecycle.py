@@ -214,6 +214,7 @@ def test_a_draining_worker_takes_nobody(tmp_path: Path, redis_server: RedisServe
         assert transient(answer.partition(b"\r\n\r\n")[2].decode()).reason == "draining"
         worker.send_signal(signal.SIGTERM)
         assert worker.wait() == 0, "a second signal leaves at once"
+        assert "Traceback" not in worker.output
 
 
 def test_a_worker_without_streams_goes_at_once(tmp_path: Path, redis_server: RedisServer) -> None:
