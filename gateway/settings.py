@@ -161,7 +161,7 @@ class Settings(BaseSettings):
     auth_cache: float = _field(
         5.0,
         "seconds",
-        "The backend's answer counts for so long for who asks the same with the same credentials.",
+        "How long an answer of the backend is reused for the same request with the same credentials.",
         ge=0,
     )
     auth_grace: float = _field(

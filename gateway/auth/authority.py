@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from gateway.auth.channels import Channels
 from gateway.auth.credentials import Credentials
@@ -90,7 +90,7 @@ class Authority:
             grant = await self._from_backend("publish", credentials, (channel,), (), address)
         if grant is None or not grant.publish.has(channel):
             self._refuse(grant, f"may not publish on channel {channel!r}")
-        return grant or _NOBODY
+        return grant
 
     async def admin(self, credentials: Credentials, address: str) -> Grant:
         """The grant of somebody who may end the streams of others.
@@ -103,7 +103,7 @@ class Authority:
             grant = await self._from_backend("admin", credentials, (), (), address)
         if grant is None or not grant.admin:
             self._refuse(grant, "may not do this: it takes `admin`")
-        return grant or _NOBODY
+        return grant
 
     def forget(self) -> None:
         """A grant was revoked: the backend is asked again about everybody."""
@@ -158,7 +158,7 @@ class Authority:
             self._metrics.unauthorized["backend"] += 1
             raise
 
-    def _refuse(self, grant: Grant | None, what: str) -> None:
+    def _refuse(self, grant: Grant | None, what: str) -> NoReturn:
         if grant is None:
             self._metrics.unauthorized["no_token"] += 1
             raise Unauthorized(f"Without a token you {what}.")

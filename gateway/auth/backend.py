@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import httpx
 
+from gateway.auth.answer import body_of
 from gateway.auth.credentials import Credentials
 from gateway.auth.errors import CannotTell, Forbidden, Unauthorized
 from gateway.auth.grant import Grant, grant_of, seconds
@@ -235,12 +236,7 @@ class Backend:
                 headers=[(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
             ) as response,
         ):
-            body = bytearray()
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > _MAX_BYTES:
-                    raise ValueError(f"an answer larger than {_MAX_BYTES} bytes")
-            return response.status_code, bytes(body)
+            return response.status_code, await body_of(response, _MAX_BYTES)
 
     def _read(self, status: int, body: bytes) -> Grant | Unauthorized | Forbidden:
         """What the answer says.

@@ -19,7 +19,7 @@ def subscription_grant(
     Args:
         claims: verified.
         expires_at: until when the token is accepted. The subscription lasts as long, unless `expire_at` says
-            otherwise; 0 stands for ever.
+            otherwise; 0 means forever.
         issued_at: when the token was made.
     """
     channel = claims.get("channel")

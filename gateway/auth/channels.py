@@ -1,13 +1,10 @@
 """Channels named by globs."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 from gateway.memory.glob import compile_glob
-from gateway.memory.names import covers
-
-_GLOB = re.compile(r"[*?\[\]\\^]")
+from gateway.memory.names import covers, has_glob_signs, literal_prefix
 
 
 class Channels:
@@ -24,12 +21,10 @@ class Channels:
         self._patterns = self.globs
         self._matchers: tuple[Callable[[str], bool], ...] = ()
         # Almost every glob is a name, or the beginning of names; a user's own are compiled at every connect.
-        self._exact = frozenset(glob for glob in self.globs if not _GLOB.search(glob))
-        rest = [glob for glob in self.globs if glob not in self._exact]
-        self._prefixes = tuple(glob[:-1] for glob in rest if glob.endswith("*") and not _GLOB.search(glob[:-1]))
-        self._regexes = [
-            compile_glob(glob.encode()) for glob in rest if not (glob.endswith("*") and not _GLOB.search(glob[:-1]))
-        ]
+        self._exact = frozenset(glob for glob in self.globs if not has_glob_signs(glob))
+        prefixes = {glob: literal_prefix(glob) for glob in self.globs if glob not in self._exact}
+        self._prefixes = tuple(prefix for prefix in prefixes.values() if prefix is not None)
+        self._regexes = [compile_glob(glob.encode()) for glob, prefix in prefixes.items() if prefix is None]
 
     @classmethod
     def exactly(cls, names: Iterable[str]) -> "Channels":

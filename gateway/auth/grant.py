@@ -1,16 +1,15 @@
 """What somebody may do, wherever that is said."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.auth.channels import NONE, Channels
 from gateway.auth.errors import Unauthorized
+from gateway.memory.names import has_glob_signs
 
 _SUBJECT = "{sub}"
-_GLOB = re.compile(r"[*?\[\]\\^]")
 _SEPARATORS = ".:/"
 MAX_GLOBS = 1000
 """In one grant. Each is compared with each channel that is asked for."""
@@ -126,7 +125,7 @@ def _with_subject(glob: str, sub: str | None) -> str | None:
     """
     if _SUBJECT not in glob:
         return glob
-    if not sub or _GLOB.search(sub) or "[" in glob:  # in a class, it would be any of its characters
+    if not sub or has_glob_signs(sub) or "[" in glob:  # in a class, it would be any of its characters
         return None
     literal = glob.replace(_SUBJECT, "")
     if any(separator in sub and separator in literal for separator in _SEPARATORS):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import httpx
 
+from gateway.auth.answer import body_of
 from gateway.auth.errors import CannotTell
 from gateway.auth.keys import MAX_KEYS, PUBLIC_ALGORITHMS, Key, key_set, matching
 from gateway.auth.urls import without_secrets
@@ -51,10 +52,6 @@ class RemoteKeys:
         self._failure: str | None = None
         self._asked_at = -_AGAIN
         self._reading: asyncio.Task[None] | None = None
-
-    @property
-    def keys(self) -> Sequence[Key]:
-        return self._keys
 
     async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """Those for a token with such a header; see `gateway.auth.tokens.KeySet`."""
@@ -128,9 +125,4 @@ class RemoteKeys:
             client.stream("GET", self._url, headers={"Accept": "application/json"}) as response,
         ):
             response.raise_for_status()
-            body = bytearray()
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > _MAX_BYTES:
-                    raise ValueError(f"the answer is larger than {_MAX_BYTES} bytes")
-            return bytes(body)
+            return await body_of(response, _MAX_BYTES)

@@ -29,7 +29,7 @@ def turbo_key(secret_key_base: str) -> bytes:
 class SignedStreams:
     """Verifies them: `base64(JSON(name))--hex(HMAC-SHA256(key, that base64 text))`.
 
-    Such a name allows one channel, for ever and to whoever has it: it names nobody.
+    Such a name grants one channel to anyone who has it, and never expires: it names no subject.
 
     Args:
         keys: any of them may have signed.

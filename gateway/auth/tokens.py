@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jwt
 from jwt.exceptions import (
-    ExpiredSignatureError,
-    ImmatureSignatureError,
     InvalidAudienceError,
     InvalidIssuerError,
     InvalidSignatureError,
@@ -33,10 +31,6 @@ _MAX_TRIED = 10
 
 class KeySet(Protocol):
     """Keys that are kept elsewhere, and change."""
-
-    @property
-    def keys(self) -> Sequence[Key]:
-        """Those that are known."""
 
     async def find(self, algorithm: str, kid: str | None) -> Sequence[Key]:
         """Those for a token with such a header; asks for them if there are none.
@@ -205,8 +199,4 @@ def _explain(error: Exception) -> str:
         return "The token's iss is none of the setting jwt_issuer."
     if isinstance(error, MissingRequiredClaimError):
         return f"The token has no {error.claim}."
-    if isinstance(error, ExpiredSignatureError):
-        return "The token has expired."
-    if isinstance(error, ImmatureSignatureError):
-        return "The token is not valid yet."
     return f"The token is not valid: {str(error).rstrip('.')[:200]}."

@@ -75,5 +75,5 @@ class GrantedStreams:
         await self._expiries.run()
 
     def sweep(self) -> None:
-        """Forget who has no streams; to be called every second or so."""
+        """Forget subjects without open streams; to be called every second or so."""
         self._quotas.sweep()

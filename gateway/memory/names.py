@@ -50,6 +50,17 @@ def check_pattern(pattern: str, max_bytes: int, allowed: tuple[str, ...]) -> str
     return pattern
 
 
+def has_glob_signs(text: str) -> bool:
+    """Whether anything in the text means something in a Redis glob."""
+    return _GLOB.search(text) is not None
+
+
+def literal_prefix(glob: str) -> str | None:
+    """What a glob such as `news.*` wants names to begin with; None: it is of another form."""
+    literal = glob.removesuffix("*")
+    return literal if literal != glob and not has_glob_signs(literal) else None
+
+
 def check_clean(name: str, kind: str = "channel") -> None:
     """Refuse a name with control characters; it could forge fields of an event, or lines of a log.
 
@@ -78,7 +89,5 @@ def covers(glob: str, pattern: str) -> bool:
     `news.*` covers whatever begins with `news.`, because no glob that begins with those characters can match more.
     For any other glob this can't be told, so it covers itself.
     """
-    literal = glob.removesuffix("*")
-    if literal != glob and not _GLOB.search(literal):
-        return pattern.startswith(literal)
-    return pattern == glob
+    literal = literal_prefix(glob)
+    return pattern == glob if literal is None else pattern.startswith(literal)

@@ -127,7 +127,7 @@ class _Collector(Collector):
         yield _counter("turned_away", "Streams not served, by reason.", counts.turned_away, "reason")
         yield _counter(
             "unauthorized_requests",
-            "Requests refused for who they are from, by reason.",
+            "Requests rejected with 401 or 403, by reason.",
             counts.unauthorized,
             "reason",
         )

@@ -150,7 +150,7 @@ async def test_when_a_subscription_ends() -> None:
     assert await ends() is None
     assert await ends(exp=later) == later
     assert await ends(exp=later, expire_at=later - 5) == later - 5
-    assert await ends(exp=later, expire_at=0) is None, "for ever, though the token isn't"
+    assert await ends(exp=later, expire_at=0) is None, "the subscription lasts forever, although the token expires"
     for claims in (
         {"exp": later, "expire_at": 1},
         {"exp": 1, "expire_at": 0},
