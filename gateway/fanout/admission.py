@@ -27,6 +27,7 @@ from gateway.fanout.waiting import Waiting
 from gateway.memory.catch_up import Wish
 from gateway.memory.event import Event
 from gateway.memory.listening import Listening
+from gateway.memory.place import NO_SUFFIX, Suffix
 from gateway.memory.replay import Replayed
 from gateway.memory.topic import Topic, pin, unpin
 from gateway.metrics import Metrics
@@ -89,8 +90,13 @@ class Admission:
 
     # -- new streams
 
-    def register(self, channels: Iterable[str], patterns: Iterable[str], encoding: Encoding) -> Subscriber:
+    def register(
+        self, channels: Iterable[str], patterns: Iterable[str], encoding: Encoding, suffix: Suffix = NO_SUFFIX
+    ) -> Subscriber:
         """A subscriber: Redis is asked for what it wants. It gets nothing until it has begun.
+
+        Args:
+            suffix: what its ids end with. If that is a proof, the wish with which it begins has to have it, too.
 
         Raises:
             TurnedAway: draining, or a limit of this worker is reached.
@@ -111,7 +117,7 @@ class Admission:
                 if self._members.audience(topic) is None:
                     self._topics.release(topic)
             raise TurnedAway("full") from None
-        return self._members.register(topics, encoding)
+        return self._members.register(topics, encoding, suffix)
 
     def begin_now(self, subscriber: Subscriber, wish: Wish) -> bytes | None:
         """What the stream begins with, as almost always it can be said at once; the subscriber has joined.
@@ -182,14 +188,14 @@ class Admission:
     def _admitted(self, subscriber: Subscriber, step: Ready, beginning: Beginning | None = None) -> bytes:
         """Let it join; returns what its stream begins with."""
         before = beginning.before if beginning is not None else []
-        included = beginning.state.included if beginning is not None else ""
+        suffix = beginning.state.suffix if beginning is not None else subscriber.suffix
         for each in before:
             self._replays.count(each)
         self._replays.count(step)
-        if included:
-            self._members.include(subscriber, included)
+        if suffix.new:
+            self._members.include(subscriber, suffix.new)
         encoding = subscriber.encoding
-        last = step.piece + self._replays.opened(subscriber.topics, encoding, included)
+        last = step.piece + self._replays.opened(subscriber.topics, encoding, suffix)
         if beginning is not None and before and subscriber.closed is None:
             pieces = chain(beginning.pieces(), [Piece(self.long.room, last)])
             self._delivery.begin_with(subscriber, pieces)
@@ -270,4 +276,4 @@ class Admission:
         return self._id_of(subscriber)
 
     def _id_of(self, subscriber: Subscriber) -> str:
-        return self._listening.id_of(subscriber.topics, self._members.included.get(subscriber, ""))
+        return self._listening.id_of(subscriber.topics, subscriber.suffix)

@@ -18,6 +18,7 @@ class Audience:
     Attributes:
         single: those that listen to this topic alone, by the encoding they share.
         joint: those that listen to more: to them the order between topics matters, and so do all topics' positions.
+            And those whose ids are their own for another reason.
         size: how many there are, including those that have not joined yet.
         version: changes with those that have joined.
         last_delivery: when something was last delivered (event loop time, seconds).
@@ -49,5 +50,9 @@ class Audience:
             if not group:
                 del groups[subscriber.encoding]
 
+    def has(self, subscriber: "Subscriber") -> bool:
+        """Whether the subscriber gets what comes."""
+        return subscriber in self._groups(subscriber).get(subscriber.encoding, ())
+
     def _groups(self, subscriber: "Subscriber") -> Groups:
-        return self.joint if len(subscriber.topics) > 1 else self.single
+        return self.single if subscriber.shares_ids else self.joint

@@ -57,7 +57,8 @@ class Beginning:
         """Go on behind a long replay, as if a client that has had it came back; None: there is none, begin again."""
         if prepared is not None:
             self.before.append(prepared)
-            self._wish = Wish(prepared.left_at)  # which says that what was new isn't any more
+            # The id says that what was new isn't any more.
+            self._wish = Wish(prepared.left_at, proof=self._wish.proof)
         self.state = CatchUp(self.topics, self._wish)
 
     def pieces(self) -> Iterator[Piece]:

@@ -7,7 +7,7 @@ from gateway.fanout.audience import Audience
 from gateway.fanout.encodings import Encoding
 from gateway.fanout.joint_ids import IdsOf, JointIds, id_alone, joint_id
 from gateway.fanout.members import Members
-from gateway.fanout.queues import LARGE, Queues
+from gateway.fanout.queues import LARGE, Alike, Queues
 from gateway.fanout.run import Run
 from gateway.fanout.sending import Behind, send_all
 from gateway.fanout.slices import Slices
@@ -15,7 +15,7 @@ from gateway.fanout.subscriber import QUEUE, Subscriber
 from gateway.fanout.turns import Turns
 from gateway.fanout.unsent import Piece
 from gateway.memory.listening import Listening
-from gateway.memory.place import INCLUDED, NOWHERE
+from gateway.memory.place import NO_SUFFIX
 from gateway.memory.replay import Replayed
 from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
@@ -235,25 +235,30 @@ class Delivery:
         """Send the same bodies, each behind the stream's own id."""
         size = sum(map(len, bodies))
         shared = encoding.join(bodies, [None] * len(bodies)) if size > LARGE and len(bodies) == 1 else None
-        pieces: dict[tuple[Topic, ...], bytes] = {}
-        behind: dict[tuple[Topic, ...], list[Behind]] = {}
-        included = self._members.included
+        first = [b""] if shared is not None else bodies
+        places: dict[tuple[Topic, ...], Sequence[str | None]] = {}
+        pieces: dict[Alike, bytes] = {}
+        behind: dict[Alike, list[Behind]] = {}
         for subscriber in recipients:
-            topics = subscriber.topics
-            if included and subscriber in included:
-                self._send_with_included(run, encoding, subscriber, bodies)
-                continue
-            piece = pieces.get(topics)
-            if piece is None:
-                ids = ids_of(topics)
-                piece = encoding.join([b""], ids) if shared is not None else encoding.join(bodies, ids)
-                pieces[topics] = piece
+            topics, suffix = subscriber.topics, subscriber.suffix
+            alike: Alike = topics
+            if suffix is NO_SUFFIX:
+                piece = pieces.get(topics)
+                if piece is None:
+                    piece = pieces[topics] = encoding.join(first, ids_of(topics))
+            else:
+                alike = topics, suffix
+                ids = places.get(topics)
+                if ids is None:
+                    ids = places[topics] = ids_of(topics)
+                piece = encoding.join(first, suffix.on_all(ids))
             try:
                 taken = subscriber.send(piece)
             except OSError:  # as in `send_all`
                 taken = 0
             if taken != len(piece):
-                behind.setdefault(topics, []).append((subscriber, taken))
+                pieces[alike] = piece
+                behind.setdefault(alike, []).append((subscriber, taken))
             elif shared is not None and (rest := send_all([subscriber], shared)):
                 behind.setdefault((), []).extend(rest)
         if not behind:
@@ -261,21 +266,9 @@ class Delivery:
         if shared is not None:
             self._queues.add_two_parts(run.channel, shared, pieces, behind)
             return
-        for topics, some in behind.items():
+        for alike, some in behind.items():
 
-            def newest(topics: tuple[Topic, ...] = topics) -> bytes:
-                return encoding.join(bodies[-1:], ids_of(topics)[-1:])
+            def newest(one: Subscriber = some[0][0]) -> bytes:
+                return encoding.join(bodies[-1:], one.suffix.on_all(ids_of(one.topics)[-1:]))
 
-            self._queues.add_run(some, pieces[topics], run.channel, len(bodies), newest)
-
-    def _send_with_included(
-        self, run: Run, encoding: Encoding, subscriber: Subscriber, bodies: Sequence[bytes]
-    ) -> None:
-        """The same for a stream whose ids say which topics are no longer new."""
-        said = INCLUDED + self._members.included[subscriber]
-        ids = [id_ if id_ == NOWHERE else id_ + said for id_ in self._ids.careful(run, subscriber.topics)]
-        piece = encoding.join(bodies, ids)
-        if behind := send_all([subscriber], piece):
-            self._queues.add_run(
-                behind, piece, run.channel, len(bodies), lambda: encoding.join(bodies[-1:], ids[-1:])
-            )
+            self._queues.add_run(some, pieces[alike], run.channel, len(bodies), newest)

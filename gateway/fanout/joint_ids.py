@@ -79,9 +79,9 @@ class JointIds:
 
     @property
     def need_care(self) -> bool:
-        """Whether some topics have no positions, or some streams ids of a form of their own."""
+        """Whether some topics have no positions, or some streams two topics of the same short key."""
         listening = self._listening
-        return listening.era is None or bool(listening.uncounted) or bool(self._members.special)
+        return listening.era is None or bool(listening.uncounted) or bool(self._members.ambiguous)
 
     def of(self, run: Run) -> IdsOf:
         """What gives the ids of a run's events on a stream of several topics; to be used now."""

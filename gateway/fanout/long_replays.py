@@ -61,7 +61,7 @@ class LongReplays:
         """What streams have in common that want the same."""
         wish = beginning.state.wish
         epoch = self._listening.epoch
-        return beginning.topics, wish.last_event_id, wish.history, wish.new, beginning.encoding, epoch
+        return beginning.topics, wish.last_event_id, wish.history, wish.new, wish.proof, beginning.encoding, epoch
 
     def __contains__(self, key: tuple[object, ...]) -> bool:
         """Whether it is there, or being prepared."""
@@ -113,7 +113,7 @@ class LongReplays:
             self._flush()
             step = self._inquiry.plan(state)
             if isinstance(step, Replay):
-                left_at = self._listening.id_of(state.topics, state.included)
+                left_at = self._listening.id_of(state.topics, state.suffix)
                 return await self._encoded(step, left_at, encoding)
             if isinstance(step, Older) and not _is_short(step, state):
                 self._make_room()

@@ -11,7 +11,7 @@ from gateway.fanout.encodings import Encoding
 from gateway.fanout.pinger import Pinger
 from gateway.fanout.subscriber import Sink, Subscriber, gone
 from gateway.fanout.unsent import Piece, Unsent
-from gateway.memory.place import ambiguous_keys
+from gateway.memory.place import NO_SUFFIX, Suffix, ambiguous_keys
 from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
 from gateway.ports import Topics
@@ -40,8 +40,8 @@ class Members:
         draining: no new subscribers are taken.
         behind: subscribers for which something waits, and perhaps some that have caught up since.
         unsent: the memory of all that waits for clients.
-        included: by subscriber, what its ids say of topics that were new; few have any.
-        special: subscribers whose ids are always their own: those, and those with two topics of the same short key.
+        ambiguous: subscribers with two topics of the same short key.
+        special: subscribers whose ids are always their own: those, and those whose ids have a suffix.
         on_leave: called with each subscriber that leaves.
     """
 
@@ -52,7 +52,7 @@ class Members:
         self.max_streams = max_streams
         self.behind: set[Subscriber] = set()
         self.unsent = Unsent(settings.unsent_total_bytes)
-        self.included: dict[Subscriber, str] = {}
+        self.ambiguous: set[Subscriber] = set()
         self.special: set[Subscriber] = set()
         self.pinger = Pinger(settings.ping_interval, clock, self.last_delivery)
         self.on_leave: list[Callable[[Subscriber], None]] = []
@@ -87,16 +87,19 @@ class Members:
         audiences = self._audiences
         return max(audiences[topic].last_delivery for topic in subscriber.topics)
 
-    def register(self, topics: list[Topic], encoding: Encoding) -> Subscriber:
-        """A new subscriber. It gets nothing until it joins."""
+    def register(self, topics: list[Topic], encoding: Encoding, suffix: Suffix = NO_SUFFIX) -> Subscriber:
+        """A new subscriber, whose ids end with that suffix. It gets nothing until it joins."""
         audiences = self._audiences
         for topic in topics:
             audience = audiences.get(topic)
             if audience is None:
                 audience = audiences[topic] = Audience(topic)
             audience.size += 1
-        subscriber = Subscriber(audiences[topics[0]].alone if len(topics) == 1 else tuple(topics), encoding)
+        subscriber = Subscriber(audiences[topics[0]].alone if len(topics) == 1 else tuple(topics), encoding, suffix)
         if len(topics) > 1 and ambiguous_keys(topics):
+            self.ambiguous.add(subscriber)
+            self.special.add(subscriber)
+        elif suffix is not NO_SUFFIX:
             self.special.add(subscriber)
         self._subscribers.add(subscriber)
         self.pinger.add(subscriber)
@@ -104,9 +107,9 @@ class Members:
         self._metrics.streams_opened += 1
         return subscriber
 
-    def include(self, subscriber: Subscriber, included: str) -> None:
-        """Have the subscriber's ids say which topics are no longer new."""
-        self.included[subscriber] = included
+    def include(self, subscriber: Subscriber, new: str) -> None:
+        """Have the subscriber's ids say which topics are no longer new. To be called before it joins."""
+        subscriber.suffix = subscriber.suffix._replace(new=new)
         self.special.add(subscriber)
 
     def join(self, subscriber: Subscriber) -> None:
@@ -133,7 +136,7 @@ class Members:
         self._subscribers.discard(subscriber)
         self.behind.discard(subscriber)
         self.special.discard(subscriber)
-        self.included.pop(subscriber, None)
+        self.ambiguous.discard(subscriber)
         self.pinger.discard(subscriber)
         self._ages.discard(subscriber)
         for topic in subscriber.topics:
@@ -175,10 +178,7 @@ class Members:
     def has_joined(self, subscriber: Subscriber) -> bool:
         """Whether it gets what comes."""
         audience = self._audiences.get(subscriber.topics[0])
-        if audience is None:
-            return False
-        groups = audience.joint if len(subscriber.topics) > 1 else audience.single
-        return subscriber in groups.get(subscriber.encoding, ())
+        return audience is not None and audience.has(subscriber)
 
     def hold(self, subscriber: Subscriber, piece: bytes) -> None:
         """A transport holds some of what a stream begins with."""

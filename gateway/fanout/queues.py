@@ -1,6 +1,7 @@
 """What could not be sent at once, put where it waits."""
 
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from gateway.fanout.backlog import Backlog, QueueLimits
 from gateway.fanout.encodings import Encoding
@@ -10,12 +11,15 @@ from gateway.fanout.sending import Behind
 from gateway.fanout.subscriber import QUEUE, Sink, Subscriber
 from gateway.fanout.unsent import Piece
 from gateway.memory.replay import Replayed
-from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 
 LARGE = 16_384
 """Bytes that are not copied for each stream: what waits for slow clients is held by reference."""
+
+
+Alike: TypeAlias = tuple[object, ...]
+"""What streams have in common whose ids are the same."""
 
 
 class Queues:
@@ -66,21 +70,21 @@ class Queues:
         self,
         channel: str,
         shared: bytes,
-        heads: dict[tuple[Topic, ...], bytes],
-        behind: dict[tuple[Topic, ...], list[Behind]],
+        heads: dict[Alike, bytes],
+        behind: dict[Alike, list[Behind]],
     ) -> None:
         """Let a large event wait behind a head of each stream's own; under `()`, for those that have had the head."""
         policy = self._policies.of(channel)
         body = Piece(self._members.unsent, shared, 1, channel, policy)
-        for topics, some in behind.items():
-            if not topics:
+        for alike, some in behind.items():
+            if not alike:
                 self._add_piece(some, body)
                 continue
             begun = [each for each in some if each[1] != QUEUE]
-            self.add(begun, heads[topics], channel, 0, policy)
+            self.add(begun, heads[alike], channel, 0, policy)
             # Behind a head that has begun, and not in the queue: there it could be dropped without it.
             self._add_piece([(subscriber, 0) for subscriber, _ in begun], body)
-            head = Piece(self._members.unsent, heads[topics], 1, channel, policy, rest=body)
+            head = Piece(self._members.unsent, heads[alike], 1, channel, policy, rest=body)
             self._add_piece([each for each in some if each[1] == QUEUE], head)
 
     def add(self, behind: list[Behind], data: bytes, channel: str, events: int, policy: Policy) -> None:

@@ -12,6 +12,7 @@ from gateway.fanout.long_replays import IN_ONE_GO, LongReplays
 from gateway.fanout.prepared import Prepared
 from gateway.memory.catch_up import Find, Older, Verify
 from gateway.memory.listening import Listening
+from gateway.memory.place import NO_SUFFIX, Suffix
 from gateway.memory.replay import Replay, Replayed
 from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
@@ -70,7 +71,10 @@ class Replays:
             return None if isinstance(replay, Older) else replay
         if not replay.is_within(IN_ONE_GO):
             return None
-        ready = self._remembered[signature] = _ready(replay, beginning.encoding)
+        ready = _ready(replay, beginning.encoding)
+        if beginning.state.suffix.proof:  # nobody else gets it
+            return ready
+        self._remembered[signature] = ready
         if len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
         return ready
@@ -81,15 +85,18 @@ class Replays:
         for reason in step.gaps if streams else ():
             self._metrics.gaps[reason] += streams
 
-    def opened(self, topics: tuple[Topic, ...], encoding: Encoding, included: str = "") -> bytes:
+    def opened(self, topics: tuple[Topic, ...], encoding: Encoding, suffix: Suffix = NO_SUFFIX) -> bytes:
         """`gateway.open`: from here on the client has an id, whatever follows.
 
         Args:
             topics: of the stream.
             encoding: likewise.
-            included: what its ids say of its new topics.
+            suffix: what its ids end with.
         """
-        id_ = self._listening.id_of(topics, included)
+        id_ = self._listening.id_of(topics, suffix)
+        if suffix.proof:  # nobody else gets it
+            retry = random.uniform(self._settings.retry_min, self._settings.retry_max)
+            return encoding.encode([Replayed("", opened(topics, retry), id_)])
         key = (topics, encoding)
         known = self._opens.get(key)
         if known is None or known[0] != id_:

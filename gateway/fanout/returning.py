@@ -24,8 +24,8 @@ _AT_ONCE = 100
 """Streams that are joined again in one turn of the event loop."""
 _RETRY = 1.0
 
-_Key: TypeAlias = tuple[tuple[Topic, ...], Encoding, str]
-"""What streams have in common that go on alike; the last is the id from which they do."""
+_Key: TypeAlias = tuple[tuple[Topic, ...], Encoding, str, str]
+"""What streams have in common that go on alike: also the id from which they do, and the proof in it."""
 
 
 class Returning:
@@ -63,7 +63,8 @@ class Returning:
     def interrupt(self, subscriber: Subscriber, left_at: str) -> None:
         """It gets nothing until it goes on from that id."""
         self._members.part(subscriber, left_at)
-        self._interrupted.setdefault((subscriber.topics, subscriber.encoding, left_at), []).append(subscriber)
+        key = subscriber.topics, subscriber.encoding, left_at, subscriber.suffix.proof
+        self._interrupted.setdefault(key, []).append(subscriber)
 
     def stop(self) -> None:
         """The connection is lost."""
@@ -98,12 +99,12 @@ class Returning:
                 needs: list[tuple[CatchUp, Verify | Find]] = []
                 long_ones: list[_Key] = []
                 for key in list(self._interrupted):
-                    topics, encoding, left_at = key
+                    topics, encoding, left_at, proof = key
                     if not all(topic.heard for topic in topics):
                         continue
                     beginning = beginnings.get(key)
                     if beginning is None:
-                        beginning = beginnings[key] = Beginning(topics, encoding, Wish(left_at))
+                        beginning = beginnings[key] = Beginning(topics, encoding, Wish(left_at, proof=proof))
                         pin(topics)
                     step = await self._serve(key, beginning)
                     if step is None:
@@ -120,7 +121,7 @@ class Returning:
                 for key in long_ones:
                     await self._prepare(key, beginnings[key])
         finally:
-            for topics, _, _ in beginnings:
+            for topics, *_ in beginnings:
                 unpin(topics)
 
     async def _serve(self, key: _Key, beginning: Beginning) -> Ready | Verify | Find | None:
@@ -145,7 +146,7 @@ class Returning:
                 return step
 
     def _send(self, subscribers: list[Subscriber], beginning: Beginning, step: Ready) -> None:
-        open_ = self._replays.opened(beginning.topics, beginning.encoding, beginning.state.included)
+        open_ = self._replays.opened(beginning.topics, beginning.encoding, beginning.state.suffix)
         # One piece for all: it waits where these streams' other events wait.
         piece = b"".join([*[each.data for each in beginning.pieces()], step.piece, open_])
         parts: list[Ready | Prepared] = [*beginning.before, step]

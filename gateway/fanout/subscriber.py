@@ -6,6 +6,7 @@ from typing import Protocol
 from gateway.fanout.backlog import Backlog
 from gateway.fanout.encodings import Encoding
 from gateway.fanout.unsent import Piece
+from gateway.memory.place import NO_SUFFIX, Suffix
 from gateway.memory.topic import Topic
 
 QUEUE = -1
@@ -34,6 +35,7 @@ class Subscriber:
     Attributes:
         topics: what it listens to.
         encoding: how its bytes are framed.
+        suffix: what its ids end with; few have one.
         send: takes bytes, and says how many of them have gone, as `socket.send` does: it may raise `OSError` if none
             have. `QUEUE` if the stream hasn't begun, or the client has to catch up first.
         sink: the stream, once there is one.
@@ -45,11 +47,23 @@ class Subscriber:
             or hasn't begun.
     """
 
-    __slots__ = ("backlog", "closed", "encoding", "left_at", "ping_slot", "send", "sink", "topics", "writing")
+    __slots__ = (
+        "backlog",
+        "closed",
+        "encoding",
+        "left_at",
+        "ping_slot",
+        "send",
+        "sink",
+        "suffix",
+        "topics",
+        "writing",
+    )
 
-    def __init__(self, topics: tuple[Topic, ...], encoding: Encoding) -> None:
+    def __init__(self, topics: tuple[Topic, ...], encoding: Encoding, suffix: Suffix = NO_SUFFIX) -> None:
         self.topics = topics
         self.encoding = encoding
+        self.suffix = suffix
         self.send: Callable[[bytes], int] = queue
         self.sink: Sink | None = None
         self.backlog: Backlog | None = None
@@ -57,6 +71,11 @@ class Subscriber:
         self.ping_slot: set[Subscriber] | None = None
         self.left_at: str | None = None
         self.writing: Piece | None = None
+
+    @property
+    def shares_ids(self) -> bool:
+        """Whether its ids are those of all streams of its topic: they say nothing of other topics, or whose it is."""
+        return len(self.topics) == 1 and not self.suffix.proof
 
     @property
     def behind(self) -> int:

@@ -10,9 +10,9 @@ from gateway.memory.entry import Entry, Kept, clip, in_order
 from gateway.memory.hole import LOST, Hole
 from gateway.memory.listening import Listening
 from gateway.memory.merge import Known, merge
-from gateway.memory.place import new_topics
+from gateway.memory.place import Suffix, new_topics
 from gateway.memory.position import ZERO, Position
-from gateway.memory.replay import Limits, New, Replay, Replayed, merge_topics
+from gateway.memory.replay import NO_NEW, Limits, New, Replay, Replayed, merge_topics
 from gateway.memory.resume import Resume, begin, now
 from gateway.memory.topic import State, Topic
 
@@ -29,11 +29,13 @@ class Wish:
         last_event_id: where it was; None for a new one.
         history: how many kept events of each topic come first, for a new one.
         new: names of topics that were added since the id.
+        proof: what the stream's ids are to say of whose it is; see `gateway.memory.place`.
     """
 
     last_event_id: str | None = None
     history: int = 0
     new: frozenset[str] = frozenset()
+    proof: str = ""
 
     @property
     def from_now(self) -> bool:
@@ -93,7 +95,7 @@ class CatchUp:
         older: by topic, events from Redis that come in front of everything else, up to a position.
         cut: by topic, why Redis has more events than were read.
         tries: how often something had to be found out.
-        included: what the stream's ids say of its new topics.
+        suffix: what the stream's ids end with.
     """
 
     def __init__(self, topics: tuple[Topic, ...], wish: Wish) -> None:
@@ -106,12 +108,13 @@ class CatchUp:
         self.tries = 0
         self._epoch: int | None = None
         self._searched = False  # for the publisher's id
-        self.included = new_topics(topic for topic in topics if topic.name in wish.new)
+        included = new_topics(topic for topic in topics if topic.name in wish.new)
         self._resume: Resume | None = None
         if wish.last_event_id is not None:
             self._resume = Resume.parse(wish.last_event_id, [topic for topic in topics if topic.name in wish.new])
             if not wish.new and self._resume.place is not None:  # a stream that goes on has no URL
-                self.included = self._resume.place.included
+                included = self._resume.place.included
+        self.suffix = Suffix(included, wish.proof)
 
     def forget(self) -> None:
         """The connection to Redis was lost: begin again."""
@@ -145,7 +148,7 @@ class CatchUp:
             self._epoch = listening.epoch
         resume = self._resume
         if resume is None:
-            return self._history(limits) if self.wish.history else Replay(self.topics, {}, {}, (), None)
+            return self._history(limits) if self.wish.history else self._replay({}, {}, (), None)
         if resume.place is None:
             return self._after_text(listening, limits, resume, may_search)
         started = begin(listening, self.topics, resume, self.verified)
@@ -175,13 +178,13 @@ class CatchUp:
                 widened = [(topic, self._widened(listening, topic, hole)) for topic, hole in holes]
                 return Find(widened, self.tries < _TRIES_WITH_OTHERS)
             missed = {topic: [_given_up(each) for each in kept] for topic, kept in missed.items()}
-        new = New(frozenset(missed).difference(returning), self.included, ZERO)
+        new = New(frozenset(missed).difference(returning), self.suffix.new, ZERO)
         for topic in new.topics:
             new = new._replace(begin=max(new.begin, start[topic]))
         newest_first = {topic: reversed(kept) for topic, kept in missed.items()}
         merged, cut = merge_topics(limits, self.topics, returning, newest_first)
         gaps = {**gaps, **dict.fromkeys((topic for topic in cut if topic not in gaps), "too_many")}
-        return Replay(self.topics, start, gaps, merged, self.wish.last_event_id, new)
+        return self._replay(start, gaps, merged, self.wish.last_event_id, new)
 
     def _widened(self, listening: Listening, topic: Topic, hole: Hole) -> Hole:
         """What is asked about a hole.
@@ -218,7 +221,7 @@ class CatchUp:
         for topic, each in merged:
             start.setdefault(topic, Position(*each.position[:2]))
         gaps = {**dict.fromkeys(cut, "too_many"), **self.cut}
-        return Replay(self.topics, start, gaps, merged, None)
+        return self._replay(start, gaps, merged, None)
 
     def _ring_has(self, topic: Topic, count: int) -> bool:
         """Whether the ring holds so many events; then nobody else is asked."""
@@ -271,7 +274,17 @@ class CatchUp:
         return [each.position for each in known if isinstance(each, Entry) and each.event.own_id == own_id]
 
     def _only_gaps(self, reason: str) -> Replay:
-        return Replay(self.topics, {}, dict.fromkeys(self.topics, reason), (), self.wish.last_event_id)
+        return self._replay({}, dict.fromkeys(self.topics, reason), (), self.wish.last_event_id)
+
+    def _replay(
+        self,
+        start: Mapping[Topic, Position],
+        gaps: Mapping[Topic, str],
+        merged: Sequence[tuple[Topic, Kept]],
+        since: str | None,
+        new: New = NO_NEW,
+    ) -> Replay:
+        return Replay(self.topics, start, gaps, merged, since, new, self.suffix.proof)
 
 
 def _overlay(hole: Hole, found: Sequence[Known]) -> list[Kept]:

@@ -7,7 +7,15 @@ from typing import TypeAlias
 from gateway.memory.glob import compile_glob
 from gateway.memory.history import History
 from gateway.memory.hole import LOST, Hole
-from gateway.memory.place import INCLUDED, NOWHERE, ambiguous_keys, format_era, format_part, format_place
+from gateway.memory.place import (
+    NO_SUFFIX,
+    NOWHERE,
+    Suffix,
+    ambiguous_keys,
+    format_era,
+    format_part,
+    format_place,
+)
 from gateway.memory.position import Position
 from gateway.memory.tick import Tick
 from gateway.memory.topic import State, Topic
@@ -246,15 +254,10 @@ class Listening:
         self._suspect = generation
         raise ServerChanged("a message of another generation has come")
 
-    def id_of(self, topics: Sequence[Topic], included: str = "") -> str:
-        """The id of a stream that has had everything that was heard on these topics.
-
-        Args:
-            included: what it says of topics that were new; see `gateway.memory.place`.
-        """
-        if included:
-            id_ = self.id_of(topics)
-            return id_ if id_ == NOWHERE else f"{id_}{INCLUDED}{included}"
+    def id_of(self, topics: Sequence[Topic], suffix: Suffix = NO_SUFFIX) -> str:
+        """The id of a stream that has had everything that was heard on these topics."""
+        if suffix is not NO_SUFFIX:
+            return suffix.on(self.id_of(topics))
         era = self.era
         if len(topics) == 1 and era is not None and topics[0].state is State.OPEN:  # as almost always
             last = topics[0].last

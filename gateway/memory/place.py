@@ -1,11 +1,11 @@
 """The id of an event: where a stream stands on all of its topics.
 
-    2.<generation>.<tick>[.<key>[<offset>]:<count>]…[.n<new>]
+    2.<generation>.<tick>[.<key>[<offset>]:<count>]…[.n<new>][.s<proof>]
 
 Numbers are in hexadecimal. A topic that isn't named is at the tick. `offset` is the number of the topic's newest
 durable message, counted from the tick; it is missing where there was none since the tick. `new` stands for the topics
 that were declared as new when the stream was opened: from here on they are no longer new, even though an EventSource
-repeats its URL.
+repeats its URL. `proof` shows whose stream it was, where its URL can be used only once.
 
 The counting fields are frozen: workers of different versions serve the same clients during an update, and a version
 that needs other fields begins its ids with another number.
@@ -20,8 +20,9 @@ from typing import NamedTuple, Protocol
 from gateway.memory.position import Position
 
 VERSION = "2"
-INCLUDED = ".n"
 KEY_LENGTH = 8
+PROOF_LENGTH = 22
+"""Characters of a proof, six bits each: nobody guesses it."""
 MAX_PLACE_BYTES = 2048
 """An id for 100 channels and 10 patterns is shorter; see `LONG_ID` in fanout/delivery.py."""
 FIRST_GENERATION = 10**13
@@ -31,7 +32,8 @@ _NEW_KEY = 6
 _NEW_KEY_END = KEY_LENGTH + _NEW_KEY
 _PART = re.compile(r"([\w-]{22}|[\w-]{8})([0-9a-f]{0,13}):([0-9a-f]{1,13})", re.ASCII)
 _PLACE = re.compile(
-    rf"{VERSION}\.([0-9a-f]{{1,15}})\.([0-9a-f]{{1,13}})((?:\.[\w-]{{8,35}}:[0-9a-f]{{1,13}})*)(?:\.n((?:[\w-]{{6}})+))?",
+    rf"{VERSION}\.([0-9a-f]{{1,15}})\.([0-9a-f]{{1,13}})((?:\.[\w-]{{8,35}}:[0-9a-f]{{1,13}})*)"
+    rf"(?:\.n((?:[\w-]{{{_NEW_KEY}}})+))?(?:\.s([\w-]{{{PROOF_LENGTH}}}))?",
     re.ASCII,
 )
 # Of the version before this one: a worker's id for a plain message, and Redis' for a durable one.
@@ -58,12 +60,14 @@ class Place(NamedTuple):
         tick: the newest tick.
         since: by a topic's key, the number of its newest durable message since the tick (or 0), and the count.
         included: stands for the topics that were new when the stream was opened; empty if none were.
+        proof: of whose stream it was; empty if its URL can be used more than once.
     """
 
     generation: int
     tick: int
     since: Mapping[str, tuple[int, int]]
     included: str = ""
+    proof: str = ""
 
     def includes(self, topic: Named) -> bool:
         """Whether it says where the topic is, or that it isn't new any more."""
@@ -84,6 +88,31 @@ class Place(NamedTuple):
 
 NOWHERE = f"{VERSION}.0.0"
 """The id of a stream without a position; who resumes with it gets a gap."""
+
+
+class Suffix(NamedTuple):
+    """What the ids of one stream say besides where it stands.
+
+    Attributes:
+        new: stands for the topics that were declared as new.
+        proof: of whose stream it is.
+    """
+
+    new: str = ""
+    proof: str = ""
+
+    def on(self, place: str) -> str:
+        """An id with it."""
+        if self.new and place != NOWHERE:
+            place = f"{place}.n{self.new}"
+        return f"{place}.s{self.proof}" if self.proof else place
+
+    def on_all(self, ids: Iterable[str | None]) -> list[str | None]:
+        """Ids with it; None stays None."""
+        return [id_ if id_ is None else self.on(id_) for id_ in ids]
+
+
+NO_SUFFIX = Suffix()
 
 
 def topic_keys(name: str, is_pattern: bool) -> tuple[str, str]:
@@ -142,7 +171,7 @@ def parse_place(text: str) -> tuple[str | None, Place | None]:
             return text, None
         offset = int(named[2], 16) if named[2] else 0
         since[named[1]] = (tick + offset if offset else 0, int(named[3], 16))
-    return (own if tilde else None), Place(generation, tick, since, match[4] or "")
+    return (own if tilde else None), Place(generation, tick, since, match[4] or "", match[5] or "")
 
 
 def parse_previous(text: str) -> tuple[int, int] | None:

@@ -8,7 +8,14 @@ from gateway.memory.entry import Entry, Kept
 from gateway.memory.event import Event, own_event
 from gateway.memory.glob import compile_glob
 from gateway.memory.hole import Hole
-from gateway.memory.place import FIRST_GENERATION, INCLUDED, NOWHERE, ambiguous_keys, format_era, format_part
+from gateway.memory.place import (
+    FIRST_GENERATION,
+    NOWHERE,
+    Suffix,
+    ambiguous_keys,
+    format_era,
+    format_part,
+)
 from gateway.memory.position import ZERO, Position, end_of_era
 from gateway.memory.topic import State, Topic
 
@@ -155,6 +162,7 @@ class Replay:
         merged: what was missed, in order.
         since: the id the client has come back with.
         new: the topics that were added since the id.
+        proof: what the stream's ids say of whose it is; see `gateway.memory.place`.
     """
 
     def __init__(
@@ -165,6 +173,7 @@ class Replay:
         merged: Sequence[tuple[Topic, Kept]],
         since: str | None,
         new: New = NO_NEW,
+        proof: str = "",
     ) -> None:
         self._topics = topics
         self._start = start
@@ -172,6 +181,7 @@ class Replay:
         self._merged = merged
         self._since = since
         self._new = new
+        self._proof = proof
         self._counted = not any(topic.state is State.UNCOUNTED for topic in topics)
 
     def __bool__(self) -> bool:
@@ -187,7 +197,7 @@ class Replay:
         since = self._since
         for topic, reason in self._gaps.items():
             yield Replayed(topic.name, gap(topic.name, reason, since), None)
-        ids = _Ids(self._topics, self._start, self._new)
+        ids = _Ids(self._topics, self._start, self._new, self._proof)
         reported: set[tuple[Topic, str]] = set()  # since the last event
         for topic, each in self._merged:
             if isinstance(each, Hole):
@@ -196,16 +206,22 @@ class Replay:
                     yield Replayed(topic.name, gap(topic.name, each.kind, since), None)
                 continue
             reported.clear()
-            since = ids.after(topic, each) if self._counted else NOWHERE
+            since = ids.after(topic, each) if self._counted else ids.nowhere
             yield Replayed(each.channel, each.event, since)
 
 
 class _Ids:
-    """The ids of a stream's events, one after the other."""
+    """The ids of a stream's events, one after the other.
 
-    def __init__(self, topics: Sequence[Topic], start: Mapping[Topic, Position], new: New) -> None:
+    Attributes:
+        nowhere: what they are where there are no positions.
+    """
+
+    def __init__(self, topics: Sequence[Topic], start: Mapping[Topic, Position], new: New, proof: str) -> None:
         self._new = new
-        self._single_channel = len(topics) == 1 and not topics[0].is_pattern
+        self._proof = proof
+        self.nowhere = Suffix(proof=proof).on(NOWHERE)
+        self._own_ids_alone = len(topics) == 1 and not topics[0].is_pattern and not proof
         ambiguous = ambiguous_keys(topics)
         self._keys = {topic: topic.long_key if topic.key in ambiguous else topic.key for topic in topics}
         self._at = dict(start)
@@ -220,10 +236,11 @@ class _Ids:
     def after(self, topic: Topic, entry: Entry) -> str:
         """The id of the next event."""
         own_id, position = entry.event.own_id, entry.position
-        if own_id and self._single_channel:
+        if own_id and self._own_ids_alone:
             return own_id
         if position.generation < FIRST_GENERATION:  # of the previous version, which numbered by the millisecond
-            return f"{position.generation}-{position.durable}"
+            previous = f"{position.generation}-{position.durable}"
+            return f"{previous}~{self.nowhere}" if self._proof else previous
         self._at[topic] = position
         if position[:2] != self._era:
             self._begin_era(position[:2])
@@ -237,7 +254,7 @@ class _Ids:
         self._era = era
         self._head = format_era(era)
         self._too_early = end_of_era(era) <= self._new.begin
-        self._tail = INCLUDED + self._new.said if self._new.said and not self._too_early else ""
+        self._tail = Suffix("" if self._too_early else self._new.said, self._proof).on("")
         self._parts = {
             self._keys[other]: format_part(self._keys[other], at)
             for other, at in self._at.items()

@@ -17,6 +17,7 @@ from gateway.memory.glob import compile_glob
 from gateway.memory.history import History
 from gateway.memory.hole import Hole
 from gateway.memory.listening import Key, Listening
+from gateway.memory.place import NO_SUFFIX, Suffix
 from gateway.memory.position import Position
 from gateway.memory.tick import Tick
 from gateway.memory.topic import Topic
@@ -247,13 +248,15 @@ class Entrance:
         assert topic is not None, name
         return topic
 
-    def register(self, *names: str) -> Subscriber:
+    def register(self, *names: str, proof: str = "") -> Subscriber:
         channels = [name for name in names if "*" not in name]
-        return self.admission.register(channels, [name for name in names if "*" in name], self.encoding)
+        patterns = [name for name in names if "*" in name]
+        suffix = Suffix(proof=proof) if proof else NO_SUFFIX
+        return self.admission.register(channels, patterns, self.encoding, suffix)
 
-    def enter(self, *names: str, last_event_id: str | None = None) -> "Stream":
+    def enter(self, *names: str, last_event_id: str | None = None, proof: str = "") -> "Stream":
         """A stream, which begins as soon as it can."""
-        return Stream(self, names, Wish(last_event_id))
+        return Stream(self, names, Wish(last_event_id, proof=proof))
 
 
 def _matches(key: Key, channel: bytes) -> bool:
@@ -270,7 +273,7 @@ class Stream:
 
     def __init__(self, entrance: Entrance, names: Sequence[str], wish: Wish) -> None:
         self._entrance = entrance
-        self.subscriber = entrance.register(*names)
+        self.subscriber = entrance.register(*names, proof=wish.proof)
         self.socket = Socket(self.subscriber)
         self.refusal: Exception | None = None
         self.task = asyncio.create_task(self._begin(wish))

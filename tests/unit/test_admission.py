@@ -186,10 +186,54 @@ def test_a_stream_with_ids_of_its_own_leaves_nothing_behind() -> None:
             entrance.tick()
             await idle()
         assert stream.begun
-        assert entrance.members.included.keys() == entrance.members.special == {stream.subscriber}
+        assert stream.subscriber.suffix.new
+        assert entrance.members.special == {stream.subscriber}
         stream.leave()
-        assert not entrance.members.included
         assert not entrance.members.special
+
+    run(play)
+
+
+@pytest.mark.parametrize("topics", [("a",), ("a*",), ("a", "b")])
+def test_every_id_of_a_stream_says_whose_it_is(topics: tuple[str, ...]) -> None:
+    """Whatever happens to it: it would be rejected with an id that doesn't."""
+
+    async def play() -> None:
+        entrance = Entrance(history_events=5000, queue_events=5000)
+        plain, first = entrance.enter(*topics), entrance.enter(*topics, proof="p" * 22)
+        await idle()
+        entrance.open(*topics)
+        await idle()
+        start = first.last_event_id
+        for number in range(1050):  # more than is encoded in one go
+            entrance.publish(("a", str(number)))
+        entrance.publish(("a", '{"event": "x", "data": "own", "id": "17"}'))
+        entrance.lose()
+        entrance.open(*topics)
+        entrance.others_answer()
+        await idle()
+        entrance.publish(("a", "after"))
+        returned = entrance.enter(*topics, last_event_id=start, proof="q" * 22)
+        one_more = Stream(entrance, topics, Wish(history=2, proof="r" * 22))
+        nothing = Stream(entrance, topics, Wish(history=2))
+        await idle()
+        for _ in range(3):
+            entrance.others_answer()
+            await idle()
+        for ends, reading in entrance.asked.reading:  # Redis keeps nothing older
+            if not reading.done():
+                reading.set_result(Newest({topic: [] for topic in ends}, {}))
+        await idle()
+        entrance.publish(("a", "last"))
+        for stream in (first, returned, one_more, plain, nothing):
+            entrance.admission.close(stream.subscriber, "drain", "worker_shutdown")
+        for stream, proof in ((first, "p"), (returned, "q"), (one_more, "r")):
+            assert stream.texts[-2:] == ["last", "gateway.closing"]
+            said = [frame.id for frame in stream.frames if frame.type != "gateway.gap"]
+            assert {(id_ or "").rpartition(".")[2] for id_ in said} == {"s" + proof * 22}
+        for stream in (plain, nothing):
+            assert not [frame for frame in stream.frames if ".s" in (frame.id or "")]
+        assert returned.texts[:1050] == first.texts[:1050]
 
     run(play)
 

@@ -14,7 +14,7 @@ from gateway.fanout.unsent import Piece
 from gateway.memory.event import Event
 from gateway.memory.history import History
 from gateway.memory.listening import Listening
-from gateway.memory.place import NOWHERE, parse_place
+from gateway.memory.place import NO_SUFFIX, NOWHERE, Suffix, parse_place
 from gateway.memory.tick import Tick
 from gateway.memory.topic import State, Topic
 from gateway.metrics import Metrics
@@ -30,13 +30,14 @@ NAMED = ENCODINGS.get(chunked=False, named=True)
 class Stream:
     """One whose client takes all, a part, or nothing."""
 
-    def __init__(self, room: "Room", names: Sequence[str], encoding: Any = PLAIN) -> None:
+    def __init__(self, room: "Room", names: Sequence[str], encoding: Any = PLAIN, proof: str = "") -> None:
         self.sent: list[bytes] = []
         self.rest: list[bytes | memoryview] = []
         self.takes: int | None = None  # of each piece; None: all
         self.woken = 0
         self.aborted = False
-        self.subscriber = room.members.register([room.topic(name) for name in names], encoding)
+        topics = [room.topic(name) for name in names]
+        self.subscriber = room.members.register(topics, encoding, Suffix(proof=proof) if proof else NO_SUFFIX)
         self.subscriber.send = self._send
         self.subscriber.sink = self
         room.delivery.commit()
@@ -210,6 +211,46 @@ def test_ids_of_streams_that_have_begun_with_new_topics_say_so() -> None:
     room.publish("a", "2")
     assert [frame.id for frame in included.frames()] == [f"{frame.id}.nabcdef" for frame in plain.frames()]
     assert included.data() == ["1", "2"]
+
+
+def test_every_id_of_a_stream_says_whose_it_is() -> None:
+    """Also where the others' ids are their publisher's alone, or there are no positions."""
+    room = Room()
+    for names in (["a"], ["*"], ["a", "b"]):
+        room.tick()
+        plain, proven, other = Stream(room, names), Stream(room, names, proof="p"), Stream(room, names, proof="q")
+        room.publish("a", "1", through=["a", "*"])
+        room.publish("a", "2", through=["a", "*"], own_id="17")
+        room.delivery.deliver([room.heard("a", text, through=["a", "*"]) for text in "34"])
+        room.topic("a").state = State.UNCOUNTED
+        room.listening.uncounted[room.topic("a")] = None
+        room.topic("*").state = State.UNCOUNTED
+        room.listening.uncounted[room.topic("*")] = None
+        room.publish("a", "5", through=["a", "*"])
+        for stream, proof in ((proven, "p"), (other, "q")):
+            assert stream.data() == plain.data() == list("12345")
+            expected = [frame.id or "" for frame in plain.frames()]
+            if names == ["a"]:
+                expected[1] = f"17~2.1.{room.ticks:x}.{room.topic('a').key}:2"
+            assert [frame.id for frame in stream.frames()] == [f"{id_}.s{proof}" for id_ in expected]
+
+
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_streams_with_a_proof_that_are_behind_get_their_own_ids(size: int) -> None:
+    """A large event waits in two parts, of which one is shared."""
+    room = Room(queue_bytes=1_000_000)
+    streams = [Stream(room, ["a"], proof=proof) for proof in "pqr"]
+    streams[0].takes = QUEUE
+    streams[1].takes = 5
+    room.publish("a", "x" * size)
+    streams[1].takes = None
+    for stream, proof in zip(streams, "pqr", strict=True):
+        if stream.subscriber.backlog is not None:
+            while piece := stream.subscriber.take():
+                stream.sent.append(piece)
+        (frame,) = stream.frames()
+        assert frame.data == "x" * size
+        assert (frame.id or "").endswith(f".s{proof}")
 
 
 def test_topics_of_the_same_short_key_are_told_apart() -> None:

@@ -7,7 +7,7 @@ import pytest
 from gateway.memory.history import History
 from gateway.memory.hole import LOST, Hole
 from gateway.memory.listening import Key, Listening, OutOfStep, ServerChanged
-from gateway.memory.place import NOWHERE, parse_place
+from gateway.memory.place import NOWHERE, Suffix, parse_place
 from gateway.memory.position import Position
 from gateway.memory.tick import Tick, parse_tick
 from gateway.memory.topic import State, Topic
@@ -320,9 +320,11 @@ def test_every_tick_is_counted_and_ends_what_was_loud() -> None:
 def test_an_id_says_that_a_stream_has_begun_with_its_new_topics() -> None:
     worker = Worker("a", "b")
     topics = list(worker.topics.values())
-    assert worker.listening.id_of(topics, "abcdef") == NOWHERE
+    assert worker.listening.id_of(topics, Suffix("abcdef")) == NOWHERE
+    assert worker.listening.id_of(topics, Suffix("abcdef", "proof")) == "2.0.0.sproof"
     worker.open(4)
-    assert worker.listening.id_of(topics, "abcdef") == "2.1.4.nabcdef"
+    assert worker.listening.id_of(topics, Suffix("abcdef")) == "2.1.4.nabcdef"
+    assert worker.listening.id_of(topics, Suffix("abcdef", "proof")) == "2.1.4.nabcdef.sproof"
     worker.hear("a")
     assert worker.listening.id_of(topics[:1]) == f"2.1.4.{topics[0].key}:1"
     worker.tick(5)

@@ -16,6 +16,7 @@ from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.unsent import Piece
 from gateway.memory.history import History
 from gateway.memory.listening import Listening
+from gateway.memory.place import Suffix
 from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -159,16 +160,20 @@ def test_streams_whose_ids_are_their_own() -> None:
     included = room.enter("a", "b")
     assert room.members.special == set()
     room.members.include(included, "abcdef")
-    assert room.members.included == {included: "abcdef"}
-    assert room.members.special == {included}
+    assert included.suffix == Suffix(new="abcdef")
+    assert (room.members.special, room.members.ambiguous) == ({included}, set())
     room.members.leave(included, "client")
-    assert room.members.included == {}
     assert room.members.special == set()
     one, twin = room.topic("c"), room.topic("d")
     twin.key = one.key
     alike = room.members.register([one, twin], PLAIN)
-    assert room.members.special == {alike}, "two topics of one key"
+    assert (room.members.special, room.members.ambiguous) == ({alike}, {alike}), "two topics of one key"
     assert room.members.register([one], PLAIN) not in room.members.special
+    proven = room.members.register([one], PLAIN, Suffix(proof="p" * 22))
+    assert (room.members.special, room.members.ambiguous) == ({alike, proven}, {alike})
+    for each in (alike, proven):
+        room.members.leave(each, "client")
+    assert (room.members.special, room.members.ambiguous) == (set(), set())
 
 
 def test_a_stream_ends_with_its_last_words_and_is_closed_if_nobody_reads_them() -> None:

@@ -10,6 +10,7 @@ from gateway.memory.place import (
     MAX_PLACE_BYTES,
     NOWHERE,
     Place,
+    Suffix,
     ambiguous_keys,
     format_era,
     format_part,
@@ -155,6 +156,23 @@ def test_a_topic_that_is_named_by_its_long_key_is_not_new() -> None:
     assert not Resume.parse(f"2.1.2.n{'x' * 6}{new_topics([topic])}", [topic]).new
     assert Resume.parse(f"2.1.2.n{'x' * 12}", [topic]).new == {topic}
     assert Resume.parse("of its publisher's", [topic]).new == {topic}
+
+
+def test_an_id_may_say_whose_stream_it_is() -> None:
+    proof = "_-" + "p" * 20
+    for place in ("2.1.2", "2.1.2.12345678:3", "2.0.0"):
+        said = Suffix(proof=proof).on(place)
+        assert said == f"{place}.s{proof}"
+        plain = parse_place(place)[1]
+        assert plain is not None
+        assert parse_place(said) == (None, plain._replace(proof=proof))
+        assert parse_place(f"17~{said}") == ("17", plain._replace(proof=proof))
+    both = Suffix("abcdef", proof)
+    assert parse_place(both.on("2.1.2")) == (None, Place(1, 2, {}, "abcdef", proof))
+    assert parse_place(both.on(NOWHERE)) == (None, Place(0, 0, {}, "", proof))
+    assert both.on_all(["2.1.2", None]) == [f"2.1.2.nabcdef.s{proof}", None]
+    for text in (f"2.1.2.s{proof}x", f"2.1.2.s{proof[1:]}", f"2.1.2.s{proof}.nabcdef", f"2.1.2.s{proof}.s{proof}"):
+        assert parse_place(text) == (text, None)
 
 
 def test_forms() -> None:

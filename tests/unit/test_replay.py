@@ -450,9 +450,28 @@ def test_ids_say_when_the_new_topics_have_begun() -> None:
         format_place((G, 10), [(a.key, at(10, 0, 1))]),
         format_place((G, 11), [(a.key, at(11, 0, 1))]) + f".n{b.long_key[8:14]}",
     ], "whoever comes back with the first has not had what came on the new topic since"
-    assert state.included == b.long_key[8:14]
+    assert state.suffix.new == b.long_key[8:14]
     again = CatchUp(worker.topics, Wish(f"{format_place((G, 11), [])}.n{b.long_key[8:14]}"))
-    assert again.included == b.long_key[8:14], "a stream that goes on has no URL"
+    assert again.suffix.new == b.long_key[8:14], "a stream that goes on has no URL"
+
+
+def test_every_id_of_a_replay_says_whose_stream_it_is() -> None:
+    a, b = topic("a"), topic("b")
+    merged: list[tuple[Topic, Kept]] = [
+        (a, entry("a", at(5, 0, 2))),
+        (a, entry("a", at(6, 0, 1), own_id="17")),
+        (a, Entry(Position(1790000000123, 0, 4, 0), "a", Event(b"x"))),
+    ]
+    said = [
+        f"2.{G:x}.5.{a.key}:2.sproof",
+        f"17~2.{G:x}.6.{a.key}:1.sproof",
+        "1790000000123-4~2.0.0.sproof",
+    ]
+    for topics in ((a,), (a, b)):
+        sent = list(Replay(topics, {a: at(5)}, {}, merged, None, proof="proof"))
+        assert ids(sent) == said
+    a.state = State.UNCOUNTED
+    assert ids(Replay((a,), {a: at(5)}, {}, merged, None, proof="proof")) == ["2.0.0.sproof"] * 3
 
 
 def test_some_topics_without_positions() -> None:

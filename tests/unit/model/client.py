@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.fanout.subscriber import Subscriber
-from gateway.memory.place import NOWHERE, Place, parse_place
+from gateway.memory.place import Place, parse_place
 from gateway.memory.position import LAST, ZERO, Position
 from tests.unit.model.names import TOPICS, overlap
 from tests.unit.model.server import Logged
@@ -57,6 +57,9 @@ def frames(piece: bytes) -> list[Frame]:
 class Client:
     """One client.
 
+    Args:
+        proof: what all its ids have to say of whose they are; empty: nothing.
+
     Attributes:
         topics: what it asks for.
         last_id: what it comes back with.
@@ -71,8 +74,9 @@ class Client:
         went_back: it has been on a replaced master after having been on the new one.
     """
 
-    def __init__(self, topics: Sequence[str], log: Sequence[Logged]) -> None:
+    def __init__(self, topics: Sequence[str], log: Sequence[Logged], proof: str = "") -> None:
         self.topics = tuple(topics)
+        self.proof = proof
         self.last_id: str | None = None
         self.worker: Worker | None = None
         self.subscriber: Subscriber | None = None
@@ -107,11 +111,13 @@ class Client:
         if frame.id is not None:
             self.last_id = frame.id
             place = parse_place(frame.id)[1]
+            assert (place.proof if place is not None else "") == self.proof, frame.id
+        counted = place is None or place.generation != 0
         if frame.type == "gateway.gap":
             self._gap(json.loads(frame.data))
         elif frame.type == "gateway.open":
             assert place is not None, "gateway.open without a position"
-            if frame.id != NOWHERE:
+            if counted:
                 self.newest_generation = max(self.newest_generation, place.generation)
                 if place.generation < self.newest_generation:
                     self.went_back = True
@@ -125,7 +131,7 @@ class Client:
         elif frame.type == "gateway.closing":
             self.ended = True
         else:
-            self._event(int(frame.data), place, frame.id != NOWHERE)
+            self._event(int(frame.data), place, counted)
 
     def leave(self) -> None:
         """The connection is cut; what was not read is lost."""
@@ -143,7 +149,8 @@ class Client:
 
     def change(self, topics: Sequence[str]) -> None:
         """Ask for other topics. A channel that moves from one topic to another starts afresh."""
-        if self.last_id is None or self.last_id == NOWHERE or parse_place(self.last_id)[1] is None:
+        place = parse_place(self.last_id)[1] if self.last_id is not None else None
+        if place is None or place.generation == 0:
             return
         gone = set(self.since) - set(topics)
         while more := {t for t in self.since if t not in gone and any(overlap(t, other) for other in gone)}:

@@ -22,7 +22,7 @@ from gateway.memory.event import Undeliverable, parse, split_durable
 from gateway.memory.history import History
 from gateway.memory.listening import Key, Listening, OutOfStep, ServerChanged
 from gateway.memory.merge import Known, unknown_parts
-from gateway.memory.place import NOWHERE
+from gateway.memory.place import NO_SUFFIX, NOWHERE, Suffix
 from gateway.memory.position import ZERO, Position
 from gateway.memory.replay import Limits, Replayed
 from gateway.memory.tick import parse_tick
@@ -94,7 +94,7 @@ class Worker:
         interrupted = []
         for subscriber in self.members.all():
             if subscriber.left_at is None and self._has_joined(subscriber):
-                left_at = self.listening.id_of(subscriber.topics)
+                left_at = self.listening.id_of(subscriber.topics, subscriber.suffix)
                 self.members.part(subscriber, left_at)
                 interrupted.append(subscriber)
             elif subscriber.left_at is not None:
@@ -271,8 +271,10 @@ class Worker:
         """A client has connected."""
         names = sorted(client.topics, key=lambda name: name in PATTERNS)
         topics = [self.topics.want(name, name in PATTERNS) for name in names]
-        subscriber = self.members.register(topics, ENCODING)
-        self.processes.start(self._begin(subscriber, client, Wish(client.last_id, history, client.new)))
+        suffix = Suffix(proof=client.proof) if client.proof else NO_SUFFIX
+        subscriber = self.members.register(topics, ENCODING, suffix)
+        wish = Wish(client.last_id, history, client.new, client.proof)
+        self.processes.start(self._begin(subscriber, client, wish))
         return subscriber
 
     def close(self, client: Client) -> None:
@@ -284,7 +286,7 @@ class Worker:
             if subscriber.send != client.feed:
                 return  # it hasn't begun
             self.flush()
-            left_at = self.listening.id_of(subscriber.topics)
+            left_at = self.listening.id_of(subscriber.topics, subscriber.suffix)
         client.feed(subscriber.take() + ENCODING.encode([Replayed("", closing("worker_shutdown", 1.0), left_at)]))
         self.members.leave(subscriber, "drained")
 
@@ -311,7 +313,7 @@ class Worker:
     def _go_on(self, subscriber: Subscriber) -> Process:
         """As `Admission._let_return`, for one stream."""
         assert subscriber.left_at is not None
-        state = CatchUp(subscriber.topics, Wish(subscriber.left_at))
+        state = CatchUp(subscriber.topics, Wish(subscriber.left_at, proof=subscriber.suffix.proof))
         epoch = self.listening.epoch
         pin(state.topics)
         while True:
@@ -335,8 +337,8 @@ class Worker:
     def _join(self, subscriber: Subscriber, replayed: list[Replayed]) -> bytes:
         self.members.join(subscriber)
         topics = subscriber.topics
-        id_ = self.listening.id_of(topics)
-        if id_ == NOWHERE:
+        id_ = self.listening.id_of(topics, subscriber.suffix)
+        if id_.startswith(NOWHERE):
             client = next(client for client in self.world.clients if client.subscriber is subscriber)
             client.uncounted.append({topic.name: self._truth(topic) for topic in topics})
         return ENCODING.encode([*replayed, Replayed("", opened(topics, 1.0), id_)])
@@ -378,10 +380,7 @@ class Worker:
 
     def _has_joined(self, subscriber: Subscriber) -> bool:
         audience = self.members.audience(subscriber.topics[0])
-        if audience is None:
-            return False
-        groups = audience.joint if len(subscriber.topics) > 1 else audience.single
-        return subscriber in groups.get(ENCODING, ())
+        return audience is not None and audience.has(subscriber)
 
     # -- leaving
 
