@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import console
 from gateway.auth.authority import authority_of, is_configured
+from gateway.auth.tickets import Tickets
 from gateway.background import Background
 from gateway.broker.broker import Broker
 from gateway.fanout.admission import Admission
@@ -37,6 +38,7 @@ from gateway.web.publish import Publish
 from gateway.web.revoke import Revoke
 from gateway.web.shortcut import Shortcut
 from gateway.web.subscribe import Subscribe
+from gateway.web.ticket import MakeTicket
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +96,9 @@ class Gateway:
         self.is_public = authority is None
         self.says_it_is_public = True
         self._authority = authority
-        self._guard = None if authority is None else Guard(settings, authority, self._origins)
+        tickets = Tickets(settings, broker.tickets, self.metrics, broker.revocations.is_revoked)
+        self._guard = None if authority is None else Guard(settings, authority, tickets, self._origins)
+        self._make_ticket = MakeTicket(settings, tickets, self._guard, clock, self.metrics)
         self._granted = GrantedStreams(settings, self.members, self.admission, clock)
         self._subscribe = Subscribe(
             settings, self.members, self.admission, self._quotas, self._granted, self._guard, self.metrics
@@ -140,6 +144,7 @@ class Gateway:
             Route("/events", self._subscribe, methods=["GET", "POST"]),
             Route("/events/{channel:channel}", self._subscribe, methods=["GET"]),
             Route("/publish/{channel:channel}", self._publish, methods=["POST"]),
+            Route("/ticket", self._make_ticket, methods=["POST"]),
             Route("/revoke", revoke, methods=["POST"]),
             Route("/healthz", ops.healthz),
             Route("/readyz", ops.readyz),
@@ -199,6 +204,7 @@ class Gateway:
             self._quotas.sweep()
             self._granted.sweep()
             self._publish.sweep()
+            self._make_ticket.sweep()
 
 
 class _App(Starlette):

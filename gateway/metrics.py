@@ -54,7 +54,10 @@ class Metrics:
     lag: float = 0.0
     """Seconds from the last request for a tick until it was heard."""
     unauthorized: Counter[str] = field(default_factory=Counter)
-    """Requests refused because of who they are from, by reason: `no_token`, `bad_token`, `forbidden`, `backend`."""
+    """Requests refused because of who they are from, by reason: `no_token`, `bad_token`, `bad_ticket`, `forbidden`,
+    `backend`."""
+    tickets: int = 0
+    """Tickets made."""
     backend_questions: Counter[str] = field(default_factory=Counter)
     """Questions to `auth_url`, by outcome: `granted`, `unauthorized`, `forbidden`, `rejected` (a client error),
     `failed`; not asked because it has

@@ -150,6 +150,47 @@ class Revoker(Protocol):
         """
 
 
+class StoreFailed(Exception):
+    """What is kept in Redis can't be read or written just now; says why."""
+
+
+class StoredTicket(NamedTuple):
+    """What is known of a ticket; None: nothing, or no longer.
+
+    Attributes:
+        kept: what it is for.
+        used: what was made of it.
+    """
+
+    kept: bytes | None
+    used: bytes | None
+
+
+class TicketStore(Protocol):
+    """Where tickets are kept for all workers, by names from which nobody can tell the ticket."""
+
+    async def keep(self, name: str, content: bytes, seconds: float) -> None:
+        """Keep a new ticket for so long.
+
+        Raises:
+            StoreFailed: Redis can't be reached or refuses.
+        """
+
+    async def find(self, name: str) -> StoredTicket:
+        """What is kept under that name.
+
+        Raises:
+            StoreFailed: as `keep`.
+        """
+
+    async def use(self, name: str, content: bytes, seconds: float) -> bool:
+        """Keep for so long what is made of a ticket; whether nobody else has done so before.
+
+        Raises:
+            StoreFailed: as `keep`; it may have been kept all the same.
+        """
+
+
 class Publisher(Protocol):
     """Where messages are published."""
 

@@ -211,6 +211,19 @@ class Settings(BaseSettings):
         "How long a revocation is kept: longer than any token lives.",
         ge=1,
     )
+    ticket_seconds: float = _field(
+        300.0,
+        "seconds",
+        "The longest a ticket can be valid; without `seconds` in the request it is 60 or this.",
+        ge=1,
+    )
+    ticket_stream_age: float = _field(
+        86_400.0,
+        "seconds",
+        "A stream that was opened with a ticket ends so long after the ticket was made, reconnects included, or with "
+        "the grant the ticket was made with, whichever is earlier.",
+        ge=1,
+    )
     subject_streams: int = _field(
         0,
         "streams",
@@ -219,6 +232,10 @@ class Settings(BaseSettings):
     )
     subject_publish_rate: float = _field(
         0.0, "messages/s", "Messages published over HTTP, per worker and subject; more get 429. 0: no limit.", ge=0
+    )
+
+    subject_ticket_rate: float = _field(
+        0.0, "tickets/s", "Tickets made, per worker and subject; more get 429. 0: no limit.", ge=0
     )
 
     # Limits

@@ -22,7 +22,8 @@ class Received(NamedTuple):
 def publishers_id(id_: str) -> str:
     """The id if its publisher gave it; nothing for a position, which no test can know beforehand."""
     own, tilde, place = id_.rpartition("~")
-    return (own if tilde else "") if re.fullmatch(r"2\.[0-9a-f]+\.[0-9a-f]+(\.[\w-]+:[0-9a-f]+)*", place) else id_
+    is_place = re.fullmatch(r"2\.[0-9a-f]+\.[0-9a-f]+(\.[\w-]+:[0-9a-f]+)*(\.s[\w-]{22})?", place)
+    return (own if tilde else "") if is_place else id_
 
 
 class Stream:

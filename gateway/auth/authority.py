@@ -64,20 +64,29 @@ class Authority:
             Forbidden: with these they can't.
             CannotTell: that can't be decided just now.
         """
-        closed = [name for name in channels if not self._public.has(name)]
-        closed_patterns = [pattern for pattern in patterns if not self._public.has_all_of(pattern)]
+        is_closed = not all(map(self._public.has, channels)) or not all(map(self._public.has_all_of, patterns))
         grant = await self._from_token(credentials)
         # Cookies may be anything, but a token is meant for this: if it is bad, its sender must not become nobody.
-        if grant is None and (closed or closed_patterns or credentials.tokens):
+        if grant is None and (is_closed or credentials.tokens):
             grant = await self._from_backend("subscribe", credentials, channels, patterns, address)
-        given = _NOBODY if grant is None else grant
-        for name in closed:
-            if not given.subscribe.has(name):
-                self._refuse(grant, f"may not subscribe to channel {name!r}")
-        for pattern in closed_patterns:
-            if not given.subscribe.has_all_of(pattern):
-                self._refuse(grant, f"may not subscribe to pattern {pattern!r}")
-        return given
+        self._check_subscribe(grant, channels, patterns)
+        return _NOBODY if grant is None else grant
+
+    async def ticket_owner(
+        self, credentials: Credentials, channels: tuple[str, ...], patterns: tuple[str, ...], address: str
+    ) -> Grant:
+        """The grant of somebody who wants a ticket for a stream of these; it takes one, for public channels, too.
+
+        Raises:
+            Unauthorized, Forbidden, CannotTell: as `subscriber`.
+        """
+        grant = await self._from_token(credentials)
+        if grant is None:
+            grant = await self._from_backend("subscribe", credentials, channels, patterns, address)
+        if grant is None:
+            self._refuse(None, "may not have a ticket")
+        self._check_subscribe(grant, channels, patterns)
+        return grant
 
     async def publisher(self, credentials: Credentials, channel: str, address: str) -> Grant:
         """The grant of somebody who publishes over HTTP, which always needs one.
@@ -114,6 +123,15 @@ class Authority:
         """Release what is held for connections."""
         if self._backend is not None:
             await self._backend.close()
+
+    def _check_subscribe(self, grant: Grant | None, channels: tuple[str, ...], patterns: tuple[str, ...]) -> None:
+        given = _NOBODY if grant is None else grant
+        for name in channels:
+            if not self._public.has(name) and not given.subscribe.has(name):
+                self._refuse(grant, f"may not subscribe to channel {name!r}")
+        for pattern in patterns:
+            if not self._public.has_all_of(pattern) and not given.subscribe.has_all_of(pattern):
+                self._refuse(grant, f"may not subscribe to pattern {pattern!r}")
 
     async def _from_token(self, credentials: Credentials) -> Grant | None:
         """What a token allows; None: there is none. A bad one is an error, also where none is needed.

@@ -22,6 +22,7 @@ from gateway.broker.redis_history import RedisHistory
 from gateway.broker.redis_limits import RedisLimits
 from gateway.broker.revocations import Revocations
 from gateway.broker.signature import Signer
+from gateway.broker.tickets import RedisTickets
 from gateway.broker.topics import WantedTopics
 from gateway.memory.durable_channels import DurableChannels
 from gateway.memory.history import History
@@ -68,6 +69,7 @@ class Broker:
         self._functions = Functions(self._commands, self.library, self._signer, settings.secret)
         self._limits = RedisLimits(self._commands, settings)
         self.revocations = Revocations(self._commands, settings, database)
+        self.tickets = RedisTickets(self._commands, settings, clock)
         self.publisher = RedisPublisher(self._commands, self.library, settings.channel_prefix)
         self.history = History(settings, clock)
         self.listening = Listening(self.history)

@@ -115,6 +115,15 @@ class Suffix(NamedTuple):
 NO_SUFFIX = Suffix()
 
 
+def with_proof(text: str | None, proof: str) -> str:
+    """An id as its stream would give it if that were the proof; None: of a stream that had none yet."""
+    own, place = parse_place(text) if text is not None else (None, None)
+    if place is None:
+        return Suffix(proof=proof).on(NOWHERE if own is None else f"{own}~{NOWHERE}")
+    assert text is not None
+    return Suffix(proof=proof).on(text.removesuffix(f".s{place.proof}") if place.proof else text)
+
+
 def topic_keys(name: str, is_pattern: bool) -> tuple[str, str]:
     """What stands for a topic in ids: short, and long for streams in which two short ones are the same."""
     digest = blake2b(name.encode(), digest_size=16, person=b"pattern" if is_pattern else b"channel").digest()

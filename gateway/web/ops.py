@@ -131,6 +131,7 @@ class _Collector(Collector):
             counts.unauthorized,
             "reason",
         )
+        yield _counter("tickets", "Tickets made.", counts.tickets)
         yield _counter("backend_questions", "Questions to auth_url, by outcome.", counts.backend_questions, "outcome")
         yield _counter("key_reads", "Attempts to read the keys at jwks_url, by outcome.", counts.key_reads, "outcome")
         yield _counter("bad_requests", "Connections closed for bad or late requests.", counts.bad_requests, "reason")

@@ -1,7 +1,7 @@
 """What a client asks for when it asks for a stream."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
@@ -15,10 +15,10 @@ from gateway.web.problem import Problem
 
 # EventSource polyfills can't set headers and send the id in the query; each spells it in its own way.
 _LAST_EVENT_ID = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
-_PARAMETERS = ("channel", "pattern", "new", "events", "history", "token", "strict", *_LAST_EVENT_ID)
+_PARAMETERS = ("channel", "pattern", "new", "events", "history", "token", "ticket", "strict", *_LAST_EVENT_ID)
 _MEMBERS = ("channels", "patterns", "new", "events", "history", "last_event_id", "tokens")
 # What a POST may have in its query; all else of the above belongs in its body.
-_POST_PARAMETERS = ("token", "strict")
+_POST_PARAMETERS = ("token", "ticket", "strict")
 _MAX_PARAMETERS = 20_000
 _MAX_REMEMBERED = 256
 _MAX_REMEMBERED_BYTES = 512
@@ -36,6 +36,7 @@ class StreamRequest:
         history: how many kept events of each channel come first.
         named: events without a type of their own get their channel's name as type.
         tokens: those in the body.
+        ticket: says who may have the stream, and of what it is where nothing else does; None: there is none.
     """
 
     channels: tuple[str, ...]
@@ -45,6 +46,29 @@ class StreamRequest:
     history: int
     named: bool
     tokens: tuple[str, ...] = ()
+    ticket: str | None = None
+
+    def of(self, channels: tuple[str, ...], patterns: tuple[str, ...]) -> "StreamRequest":
+        """The request for these, which its ticket names.
+
+        Raises:
+            Problem: 400, one of its new topics is none of them.
+        """
+        if (channels, patterns) == (self.channels, self.patterns):
+            return self
+        request = replace(self, channels=channels, patterns=patterns)
+        request.check_new()
+        return request
+
+    def check_new(self) -> None:
+        """Check the names of the topics that were added.
+
+        Raises:
+            Problem: 400, one of them is no topic of the stream.
+        """
+        for name in self.new:
+            if name not in self.channels and name not in self.patterns:
+                raise Problem(400, f"new={name!r} is none of the channels and patterns of this stream.")
 
     @property
     def topics(self) -> list[tuple[str, bool]]:
@@ -55,12 +79,13 @@ class StreamRequest:
 class _Asked(NamedTuple):
     """What was asked for, in either form, not checked yet."""
 
-    channels: list[str]
-    patterns: list[str]
-    new: list[str]
-    events: str | None
-    history: str | None
-    last_event_id: str | None
+    channels: Sequence[str]
+    patterns: Sequence[str]
+    new: Sequence[str] = ()
+    events: str | None = None
+    history: str | None = None
+    last_event_id: str | None = None
+    ticket: str | None = None
 
 
 class QueryRequests:
@@ -84,8 +109,9 @@ class QueryRequests:
         request = self._remembered.get(query_string) if path_channel is None else None
         if request is None:
             request = _from_query(self._settings, query_string, path_channel)
-            # An id, and a token, is one client's own.
-            is_shared = path_channel is None and request.last_event_id is None and b"token=" not in query_string
+            # An id is one client's own, as a token or a ticket is.
+            is_own = request.last_event_id is not None or request.ticket is not None or b"token=" in query_string
+            is_shared = path_channel is None and not is_own
             if is_shared and len(query_string) <= _MAX_REMEMBERED_BYTES:
                 if len(self._remembered) >= _MAX_REMEMBERED:
                     self._remembered.clear()
@@ -118,7 +144,15 @@ def _from_query(settings: Settings, query_string: bytes, path_channel: str | Non
     if _strict(single.get("strict")) and unknown is not None:
         raise Problem(400, f"There is no parameter {unknown!r}; known are {', '.join(_PARAMETERS)}.")
     last_event_id = next((single[name] for name in _LAST_EVENT_ID if name in single), None)
-    asked = _Asked(channels, patterns, new, single.get("events"), single.get("history"), last_event_id)
+    asked = _Asked(
+        channels,
+        patterns,
+        new,
+        single.get("events"),
+        single.get("history"),
+        last_event_id,
+        single.get("ticket"),
+    )
     return _checked(settings, asked)
 
 
@@ -134,17 +168,15 @@ def from_json(
     for name, _ in pairs:
         if name in _PARAMETERS and name not in _POST_PARAMETERS:
             raise Problem(400, f"POST /events takes {name!r} in its JSON body, not in the query.")
+    tickets = [value for name, value in pairs if name == "ticket"]
+    if len(tickets) > 1:
+        raise Problem(400, "The parameter ticket stands twice.")
     strict = _strict(next((value for name, value in pairs if name == "strict"), None))
     if strict:
         for name, _ in pairs:
             if name not in _POST_PARAMETERS:
                 raise Problem(400, f"There is no parameter {name!r}; known are {', '.join(_POST_PARAMETERS)}.")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Problem(400, f"The body is no JSON: {error}.") from None
-    if not isinstance(value, dict):
-        raise Problem(400, 'The body must be a JSON object such as {"channels": ["news"]}.')
+    value = json_object(body)
     for name in value if strict else ():
         if name not in _MEMBERS:
             raise Problem(400, f"There is no member {name!r}; known are {', '.join(_MEMBERS)}.")
@@ -164,6 +196,7 @@ def from_json(
         events,
         text,
         last_event_id,
+        tickets[0] if tickets else None,
     )
     request = _with_id(settings, _checked(settings, asked), headers)
     tokens = tuple(_strings(value, "tokens"))
@@ -192,6 +225,35 @@ def query_pairs(query_string: bytes) -> list[tuple[str, str]]:
         raise Problem(400, f"The query has more than {_MAX_PARAMETERS} parameters.") from None
 
 
+def no_channel() -> Problem:
+    """The error for a stream of nothing."""
+    return Problem(400, "Name at least one channel: /events?channel=news")
+
+
+def topics_from_json(settings: Settings, value: dict[str, Any]) -> StreamRequest:
+    """A stream of the channels and patterns that a JSON object names.
+
+    Raises:
+        Problem: as `from_json`.
+    """
+    return _checked(settings, _Asked(_strings(value, "channels"), _strings(value, "patterns")))
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """A body that is to be a JSON object with channels.
+
+    Raises:
+        Problem: 400, it isn't.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"The body is no JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise Problem(400, 'The body must be a JSON object such as {"channels": ["news"]}.')
+    return value
+
+
 def _strings(body: dict[str, Any], name: str) -> list[str]:
     value = body.get(name, [])
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
@@ -204,8 +266,8 @@ def _checked(settings: Settings, asked: _Asked) -> StreamRequest:
     unique_channels = tuple(dict.fromkeys(asked.channels))
     unique_patterns = tuple(dict.fromkeys(asked.patterns))
     count = len(unique_channels) + len(unique_patterns)
-    if not count:
-        raise Problem(400, "Name at least one channel: /events?channel=news")
+    if not count and asked.ticket is None:
+        raise no_channel()
     if count > settings.max_stream_channels:
         raise Problem(
             400,
@@ -229,17 +291,18 @@ def _checked(settings: Settings, asked: _Asked) -> StreamRequest:
         raise Problem(400, f"{error}.") from None
     if asked.events not in (None, "channel"):
         raise Problem(400, f"events={asked.events!r} is not known; the only value is 'channel'.")
-    for name in asked.new:
-        if name not in unique_channels and name not in unique_patterns:
-            raise Problem(400, f"new={name!r} is none of the channels and patterns of this stream.")
-    return StreamRequest(
+    request = StreamRequest(
         unique_channels,
         unique_patterns,
         frozenset(asked.new),
         asked.last_event_id,
         _count(settings, asked.history),
         asked.events == "channel",
+        ticket=asked.ticket,
     )
+    if count:  # else they are the ticket's
+        request.check_new()
+    return request
 
 
 def _strict(text: str | None) -> bool:

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
+from typing import TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.errors import CannotTell
-from gateway.auth.grant import Grant
 from gateway.fanout.admission import Admission
 from gateway.fanout.encodings import Encodings
 from gateway.fanout.granted import GrantedStreams
@@ -16,6 +17,7 @@ from gateway.fanout.quotas import Quotas
 from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.turned_away import TopicRefused, TurnedAway
 from gateway.memory.catch_up import Wish
+from gateway.memory.place import NO_SUFFIX, Suffix, with_proof
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.web.accept import accepts_gzip
@@ -23,12 +25,14 @@ from gateway.web.address import ClientAddress
 from gateway.web.body import Body, ClientGone, NoRoom
 from gateway.web.departure import Departure
 from gateway.web.direct import EXTENSION, DirectHandle, DirectStream
-from gateway.web.guard import Guard
+from gateway.web.guard import Guard, Permit
 from gateway.web.path import channel_in_path
 from gateway.web.portable import PortableStream
 from gateway.web.problem import Problem
-from gateway.web.stream_request import QueryRequests, StreamRequest, from_json
+from gateway.web.stream_request import QueryRequests, StreamRequest, from_json, no_channel
 from gateway.web.transient import STREAM_HEADERS, STREAM_TYPE, turn_away
+
+Result = TypeVar("Result")
 
 _LAST_WORDS = 2.0
 """Seconds that clients on the portable path have to read the end of their stream after the lifespan."""
@@ -70,7 +74,7 @@ class Subscribe:
             await self._turn_away("full", None, scope, receive, send)
             return
         try:
-            grant = None if self._guard is None else await self._guard.subscriber(scope, request)
+            permit = await self._permit(scope, request)
         except CannotTell:
             await self._turn_away("auth_unavailable", request.last_event_id, scope, receive, send)
             return
@@ -80,8 +84,14 @@ class Subscribe:
         handle = self._handle(scope)
         departure = Departure(receive)
         try:
-            subscriber, first = await self._ready(request, grant, scope, handle, departure)
+            subscriber, first = await self._ready(permit, scope, handle, departure)
         except ClientGone:
+            return
+        except CannotTell:
+            # Its ticket may have been used all the same. What it comes back with then says whose it is.
+            assert permit.opening is not None
+            id_ = with_proof(request.last_event_id, permit.opening.proof)
+            await self._turn_away("auth_unavailable", id_, scope, receive, send)
             return
         except (TurnedAway, TopicRefused) as refusal:
             # Redis' permissions can be wrong for a moment: with a 403 every EventSource would stop permanently.
@@ -131,20 +141,25 @@ class Subscribe:
         answer = turn_away(reason, last_event_id, self._settings.retry_busy, self._metrics, close)
         await answer(scope, receive, send)
 
+    async def _permit(self, scope: Scope, request: StreamRequest) -> Permit:
+        if self._guard is not None:
+            return await self._guard.subscriber(scope, request)
+        if not request.topics:  # but a ticket, of which nobody here knows what it is for
+            raise no_channel()
+        return Permit(request, None)
+
     async def _ready(
-        self,
-        request: StreamRequest,
-        grant: Grant | None,
-        scope: Scope,
-        handle: DirectHandle | None,
-        departure: Departure,
+        self, permit: Permit, scope: Scope, handle: DirectHandle | None, departure: Departure
     ) -> tuple[Subscriber, bytes]:
         """A subscriber that has joined, and what its stream begins with.
 
         Raises:
             ClientGone: the client has disconnected meanwhile.
             TurnedAway, TopicRefused: as `Admission.register` and `Admission.begin` do.
+            Problem, CannotTell: its ticket can't be used.
         """
+        request, grant, opening = permit
+        proof = "" if opening is None else opening.proof
         address = self._address.of(scope) if self._quotas.enabled else ""
         if address and self._quotas.exceeded(address, request.topics):
             raise TurnedAway("address_limit")
@@ -158,30 +173,44 @@ class Subscribe:
                 named=request.named,
                 gzip=self._settings.gzip and accepts_gzip(scope["headers"]),
             ),
+            Suffix(proof=proof) if proof else NO_SUFFIX,
         )
         self._quotas.add(address, subscriber)
         if grant is not None:  # from here on, because it may be revoked while the stream waits
             self._granted.add(subscriber, grant.sub, grant.expires_at, grant.issued_at)
-        wish = Wish(request.last_event_id, request.history, request.new)
+        wish = Wish(request.last_event_id, request.history, request.new, proof)
         try:
             first = self._admission.begin_now(subscriber, wish)
             if first is None:
-                first = await self._begin(subscriber, wish, handle, departure)
+                beginning = self._admission.begin(subscriber, wish)
+                first = await self._unless_gone(subscriber, beginning, handle, departure)
+            if opening is not None and self._guard is not None:
+                # Last: whoever is told to come back comes with a ticket that is still unused.
+                await self._unless_gone(subscriber, self._guard.use(opening), handle, departure)
         except BaseException:
             self._members.leave(subscriber, "client")
             departure.stop()
             raise
         return subscriber, first
 
-    async def _begin(
-        self, subscriber: Subscriber, wish: Wish, handle: DirectHandle | None, departure: Departure
-    ) -> bytes:
+    async def _unless_gone(
+        self,
+        subscriber: Subscriber,
+        work: Coroutine[None, None, Result],
+        handle: DirectHandle | None,
+        departure: Departure,
+    ) -> Result:
+        """The result of some work.
+
+        Raises:
+            ClientGone: the client has disconnected meanwhile.
+        """
         if handle is None:
-            return await departure.or_result(self._admission.begin(subscriber, wish))
+            return await departure.or_result(work)
         # Two tasks fewer: when all come at once, all wait for the same answer of Redis.
         handle.watch(lambda: self._members.leave(subscriber, "client"))
         try:
-            return await self._admission.begin(subscriber, wish)
+            return await work
         finally:
             handle.watch(None)
             if handle.gone:
