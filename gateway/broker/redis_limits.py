@@ -9,7 +9,7 @@ import logging
 from typing import Any, cast
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from gateway.settings import Settings
 
@@ -23,6 +23,9 @@ LEAST_BULK = 8_388_608
 
 _ROOM = 4096
 """Bytes around a message: what marks it as durable."""
+
+_MAY_ASK = "return (not redis.acl_check_cmd or redis.acl_check_cmd('CONFIG', 'GET', 'proto-max-bulk-len')) and 1 or 0"
+"""Where Redis can tell (7.0): a command that is refused stands in its ACL LOG, after each connect of each worker."""
 
 
 class RedisLimits:
@@ -52,6 +55,8 @@ class RedisLimits:
         if not self._due:
             return
         try:
+            if not await cast("Any", self._redis.eval(_MAY_ASK, 0)):
+                raise NoPermissionError("this user may not CONFIG GET")
             waiting = _pubsub_limit(await self._get("client-output-buffer-limit"))
             largest = int(await self._get("proto-max-bulk-len"))
         except (ResponseError, KeyError, ValueError, IndexError) as error:
