@@ -5,11 +5,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import redis
 
+from testing.acl import documented
 from testing.http import metric
 from testing.servers import RedisServer, Worker
 from testing.waiting import wait_until
@@ -18,7 +18,6 @@ from tests.live.faults.conftest import Start
 from tests.live.faults.publishing import durable, plain, wait_functions
 
 _TICKS = b"gateway.tick.0"
-_SECURITY = Path(__file__).parents[3] / "docs" / "security.md"
 _HUGE = 10**15
 
 
@@ -189,9 +188,7 @@ def test_a_publisher_that_may_nothing_else(start: Start, private_redis: RedisSer
     with private_redis.client() as client:
         worker = start(private_redis.url)
         wait_functions(client)
-        # As docs/security.md says, word for word.
-        _, _, rules = _SECURITY.read_text().partition("ACL SETUSER publisher ")
-        client.execute_command("ACL", "SETUSER", "publisher", *rules.partition("\n\n")[0].split())
+        client.execute_command("ACL", "SETUSER", "publisher", *documented("publisher")[0])
         url = private_redis.url.replace("redis://", "redis://publisher:password@")
         channel = f"news-{channel}"
         with redis.Redis.from_url(url) as limited, pytest.raises(redis.exceptions.NoPermissionError):
