@@ -1,14 +1,16 @@
 """Every knob, with its unit, its default and its reason.
 
 One name in three places: the field `redis_url` is the flag `--redis-url` and the variable `GATEWAY_REDIS_URL`.
+The variable `GATEWAY_REDIS_URL_FILE` names a file that holds the value.
 """
 
 import difflib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 ENV_PREFIX = "GATEWAY_"
+FILE_SUFFIX = "_FILE"
+"""Of a variable that names a file with the value, as the secrets of Docker and Kubernetes are."""
 
 # Kubernetes puts variables like GATEWAY_SERVICE_HOST and GATEWAY_PORT_80_TCP into every container of a
 # namespace that has a service called "gateway"; they are not settings, and stopping for them would be absurd.
@@ -631,16 +635,19 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None) -> Self:
-        """Read flags (they win), then the environment, then the defaults.
+        """Read flags (they win), then the environment and the files it names, then the defaults.
 
         Raises:
             SettingsError: with one sentence naming the setting that is unknown or impossible.
         """
+        flags = flags or {}
         _refuse_unknown_variables(cls, os.environ)
+        in_files = _in_files([name for name in cls.model_fields if name not in flags], os.environ)
         try:
-            return cls(**(flags or {}))
+            return cls(**{**in_files, **flags})
         except ValidationError as error:
-            raise SettingsError(_sentence(error)) from None
+            secret = {name for name, field in cls.model_fields.items() if not field.repr}
+            raise SettingsError(_sentence(error, secret | in_files.keys())) from None
 
 
 class DevSettings(Settings):
@@ -672,7 +679,7 @@ def variable(name: str) -> str:
 
 
 def _refuse_unknown_variables(cls: type[Settings], environ: Mapping[str, str]) -> None:
-    known = {name.upper() for name in cls.model_fields}
+    known = {name.upper() + suffix for name in cls.model_fields for suffix in ("", FILE_SUFFIX)}
     for full_name in sorted(environ):
         name = full_name.removeprefix(ENV_PREFIX)
         if name == full_name or name in known or _KUBERNETES_LINK.fullmatch(name):
@@ -682,13 +689,32 @@ def _refuse_unknown_variables(cls: type[Settings], environ: Mapping[str, str]) -
         raise SettingsError(f"{full_name} is not a setting{hint}")
 
 
-def _sentence(error: ValidationError) -> str:
+def _in_files(names: Collection[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """The values in files, less the line's end that editors and `echo` put there."""
+    values: dict[str, str] = {}
+    for name in names:
+        in_file = variable(name) + FILE_SUFFIX
+        path = environ.get(in_file)
+        if not path:
+            continue
+        if environ.get(variable(name)):
+            raise SettingsError(f"{variable(name)} and {in_file} are both set; only one of them can be.")
+        try:
+            values[name] = Path(path).read_text().rstrip("\r\n")
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise SettingsError(f"{in_file}: {path} can't be read: {why}.") from None
+    return values
+
+
+def _sentence(error: ValidationError, secret: Collection[str]) -> str:
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if not first["loc"]:  # a rule over several settings names its own
         name, _, message = message.partition(": ")
     else:
         name = str(first["loc"][0])
-    given = "" if not first["loc"] or first["type"] == "value_error" else f" (got {first['input']!r})"
+    is_shown = first["loc"] and first["type"] != "value_error" and name not in secret
+    given = f" (got {first['input']!r})" if is_shown else ""
     message = message.removesuffix(".")
     return f"{name} ({flag(name)}, {variable(name)}): {message[:1].lower()}{message[1:]}{given}."

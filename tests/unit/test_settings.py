@@ -1,5 +1,7 @@
 """Settings: one list, and one sentence for what can't be."""
 
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +14,7 @@ from gateway.settings import DevSettings, Settings, SettingsError, flag, variabl
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(variable(name), raising=False)
+        monkeypatch.delenv(f"{variable(name)}_FILE", raising=False)
 
 
 def test_flags_win_over_variables_and_variables_over_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +31,53 @@ def test_lists_are_separated_by_commas_or_spaces(monkeypatch: pytest.MonkeyPatch
     assert Settings.load().cors_origins == ("https://a.example", "https://b.example")
     monkeypatch.setenv("GATEWAY_CORS_ORIGINS", "")
     assert Settings.load().cors_origins == ()
+
+
+def test_a_variable_may_name_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """So that neither `docker inspect` nor /proc shows the value."""
+    for name, text in (
+        ("secret", "sixteen-letters-and-more\n"),
+        ("port", "1234\r\n"),
+        ("cors_origins", "http://a.b\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setenv(f"{variable(name)}_FILE", str(tmp_path / name))
+    settings = Settings.load({"port": 4321})
+    assert (settings.secret, settings.port) == ("sixteen-letters-and-more", 4321)
+    assert settings.cors_origins == ("http://a.b",)
+    assert Settings.load().port == 1234
+    monkeypatch.setenv("GATEWAY_PORT_FILE", "")
+    assert Settings.load().port == 8080
+
+
+def test_a_file_that_can_not_be_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    monkeypatch.setenv("GATEWAY_SECRET_FILE", str(path))
+    with pytest.raises(SettingsError, match=f"^GATEWAY_SECRET_FILE: {path} can't be read: No such file"):
+        Settings.load()
+    path.write_bytes(b"\xff" * 20)
+    with pytest.raises(SettingsError, match=f"^GATEWAY_SECRET_FILE: {path} can't be read: it is not UTF-8"):
+        Settings.load()
+    path.write_text("short")
+    with pytest.raises(SettingsError, match=r"^secret \(--secret, GATEWAY_SECRET\): must be at least 16"):
+        Settings.load()
+    monkeypatch.setenv("GATEWAY_SECRET", "sixteen-letters-and-more")
+    with pytest.raises(SettingsError, match=r"^GATEWAY_SECRET and GATEWAY_SECRET_FILE are both set"):
+        Settings.load()
+    monkeypatch.delenv("GATEWAY_SECRET_FILE")
+    monkeypatch.setenv("GATEWAY_SECRETS_FILE", str(path))
+    with pytest.raises(SettingsError, match="did you mean GATEWAY_SECRET_FILE"):
+        Settings.load()
+
+
+@pytest.mark.parametrize("name", ["secret", "jwt_secret", "port"])
+def test_what_is_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """Nor what stands in a file: it may be another one than was meant."""
+    (tmp_path / "file").write_text("hidden" * 200)
+    monkeypatch.setenv(f"{variable(name)}_FILE", str(tmp_path / "file"))
+    with pytest.raises(SettingsError, match=f"^{name} ") as error:
+        Settings.load()
+    assert "hidden" not in str(error.value)
 
 
 WRONG = {
