@@ -15,11 +15,11 @@ def docker(*words: str, check: bool = True) -> str:
 
 
 def docker_is_missing() -> str:
-    """Why no container can be started here; empty if one can."""
+    """Why no container can be started here, in one line; empty if one can."""
     try:
         docker("info")
     except (OSError, AssertionError) as error:
-        return str(error).strip()
+        return f"there is no docker engine to start containers with: {str(error).strip().splitlines()[0]}"
     return ""
 
 

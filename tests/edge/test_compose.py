@@ -31,7 +31,7 @@ _METRICS = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/m
 @pytest.fixture(scope="module", autouse=True)
 def _engine() -> None:
     if reason := docker_is_missing():
-        pytest.skip(f"there is no docker engine to start containers with: {reason.splitlines()[0]}")
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")

@@ -93,7 +93,7 @@ def running(address: str) -> Iterator[Compose]:
 
 def test_workers_are_replaced_under_load(tmp_path: Path) -> None:
     if reason := docker_is_missing():
-        pytest.skip(f"there is no docker engine to start containers with: {reason.splitlines()[0]}")
+        pytest.skip(reason)
     port = free_port()
     with ExitStack() as opened:
         compose = opened.enter_context(running(f"127.0.0.1:{port}"))
