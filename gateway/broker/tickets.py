@@ -67,7 +67,7 @@ class RedisTickets:
         if await self._ask(lambda: self._commands.set(key, content, px=_milliseconds(seconds), nx=True)):
             return True
         # The same request may come twice: Redis had it, and the answer was lost.
-        return bool(await self._ask(lambda: self._commands.get(key)) == content)
+        return (await self.find(name)).used == content
 
     async def _ask(self, command: Callable[[], Awaitable[Answer]]) -> Any:
         try:

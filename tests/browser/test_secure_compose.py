@@ -4,12 +4,14 @@ what lets them ends and is renewed, and no log tells what is secret."""
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from testing.acl import documented
 from testing.browser import CLOSED, Listener, chromium
@@ -37,12 +39,10 @@ class Way:
         channel: what it listens to.
         renew: JavaScript, a function of seconds: gets what lets the page listen for so long; returns the stream's
             address.
-        host: of the page. Pages of `127.0.0.1` are of another origin than the gateway, `localhost`.
     """
 
     channel: str
     renew: str
-    host: str = "localhost"
 
 
 WAYS = {
@@ -67,6 +67,25 @@ _BEGIN = """async (renew) => {
   return await window.renew(%d);
 }"""
 _RENEW_IN_TIME = """() => listeners[0].source.addEventListener("gateway.expiring", () => window.renew(%d))"""
+_LISTEN_WITH_TICKETS = """async ([gateway, first, later]) => {
+  window.seen = {events: [], tickets: [], failed: 0};
+  let events = null, lastEventId = "";
+  const listen = async (seconds) => {
+    const {ticket} = await (await fetch(`/app/ticket?seconds=${seconds}`, {method: "POST"})).json();
+    seen.tickets.push(ticket);
+    // The former stream goes on until here.
+    events?.close();
+    events = new EventSource(`${gateway}/events?${new URLSearchParams({ticket, last_event_id: lastEventId})}`);
+    for (const type of ["message", "gateway.open", "gateway.expiring", "gateway.closing", "gateway.gap"])
+      events.addEventListener(type, (event) => {
+        lastEventId = event.lastEventId;
+        seen.events.push([event.type, event.data]);
+      });
+    events.addEventListener("gateway.expiring", () => listen(later));
+    events.onerror = () => { seen.failed += 1; };
+  };
+  await listen(first);
+}"""
 
 
 @dataclass
@@ -142,32 +161,78 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_page_that_renews_in_time_loses_nothing(stack: Stack, context: BrowserContext, way: str) -> None:
     channel, renew = WAYS[way].channel, WAYS[way].renew
-    application = f"https://{WAYS[way].host}:{stack.port}/app/"
+    page = _logged_in(context, f"{stack.url}/app/")
+    source = Listener(page, page.evaluate(_BEGIN % SHORT, renew), TYPES)
+    page.evaluate(_RENEW_IN_TIME % LONG)
+    source.wait_open()
+    _note_cookies(stack, context)
+    with _publishing(stack, channel) as sent:
+        wait_until(lambda: source.opened >= 2 or source.state == CLOSED, "it is ended, and comes back", 3 * DEADLINE)
+        assert source.state != CLOSED, "it isn't let in again"
+        came = len(_messages(source))
+        wait_until(lambda: len(_messages(source)) > came, "it goes on")
+    _note_cookies(stack, context)
+    wait_until(lambda: _messages(source)[-1] == sent[-1], "all have come")
+    assert _messages(source) == sent
+    own = [(type_, data) for type_, data, _ in source.events if type_ not in ("message", "gateway.open")]
+    assert [type_ for type_, _ in own] == ["gateway.expiring", "gateway.closing"]
+    assert own[1] == ("gateway.closing", '{"reason":"expired"}')
+    assert CLOSED not in source.states_at_errors
+
+
+def test_a_page_of_another_origin_with_tickets_loses_nothing(stack: Stack, context: BrowserContext) -> None:
+    """It gets a new one in time, and goes on where it is. Meanwhile a worker ends, to which it may be connected."""
+    page = _logged_in(context, f"https://127.0.0.1:{stack.port}/app/")
+    page.evaluate(_LISTEN_WITH_TICKETS, [stack.url, SHORT, LONG])
+
+    def seen(name: str) -> Any:
+        return page.evaluate(f"seen.{name}")
+
+    def messages() -> list[str]:
+        return [data for type_, data in seen("events") if type_ == "message"]
+
+    wait_until(lambda: [type_ for type_, _ in seen("events")] == ["gateway.open"], "it is open")
+    with _publishing(stack, "news.ticket") as sent:
+        wait_until(lambda: len(seen("tickets")) == 2, "it is told, and gets another", 3 * DEADLINE)
+        for container in stack.compose.containers("worker"):
+            came = len(messages())
+            wait_until(lambda came=came: len(messages()) > came, "it goes on")  # type: ignore[misc]
+            docker("restart", container)
+            _wait_healthy(container)
+        wait_until(lambda: seen("failed") > 0 and page.evaluate("seen.events.at(-1)[0]") == "message", "it is back")
+    wait_until(lambda: messages()[-1] == sent[-1], "all have come")
+    assert messages() == sent
+    assert "gateway.gap" not in [type_ for type_, _ in seen("events")]
+    assert len(seen("tickets")) == 2, "reconnects take no other"
+    stack.known |= {*seen("tickets"), *(ticket[-12:] for ticket in seen("tickets"))}
+
+
+def _wait_healthy(container: str) -> None:
+    wait_until(
+        lambda: docker("inspect", "--format", "{{.State.Health.Status}}", container).strip() == "healthy",
+        "the worker is healthy again",
+        60,
+    )
+
+
+def _logged_in(context: BrowserContext, application: str) -> Page:
     page = context.new_page()
     page.goto(application)
     page.locator("[name=user]").fill("alice")
     page.get_by_role("button").click()
     page.locator("#user").get_by_text("alice").wait_for()
+    return page
 
-    source = Listener(page, page.evaluate(_BEGIN % SHORT, renew), TYPES)
-    page.evaluate(_RENEW_IN_TIME % LONG)
-    source.wait_open()
-    _note_cookies(stack, context)
+
+@contextmanager
+def _publishing(stack: Stack, channel: str) -> Iterator[list[str]]:
+    """Have the application publish all the time; afterwards it is known what."""
+    sent: list[str] = []
+    address = f"{stack.url}/app/publishing?channel={channel}"
     with httpx.Client(verify=False, timeout=DEADLINE) as client:
-        publishing = f"{application}publishing?channel={channel}"
-        assert client.post(publishing).status_code == 204
-        wait_until(lambda: source.opened >= 2 or source.state == CLOSED, "it is ended, and comes back", 3 * DEADLINE)
-        assert source.state != CLOSED, "it isn't let in again"
-        came = len(_messages(source))
-        wait_until(lambda: len(_messages(source)) > came, "it goes on")
-        count = client.delete(publishing).json()
-    _note_cookies(stack, context)
-    wait_until(lambda: _messages(source)[-1] == f"payload {count}", "all have come")
-    assert _messages(source) == [f"payload {number}" for number in range(1, count + 1)]
-    own = [(type_, data) for type_, data, _ in source.events if type_ not in ("message", "gateway.open")]
-    assert [type_ for type_, _ in own] == ["gateway.expiring", "gateway.closing"]
-    assert own[1] == ("gateway.closing", '{"reason":"expired"}')
-    assert CLOSED not in source.states_at_errors
+        assert client.post(address).status_code == 204
+        yield sent
+        sent += [f"payload {number}" for number in range(1, client.delete(address).json() + 1)]
 
 
 def _messages(source: Listener) -> list[str]:

@@ -148,6 +148,7 @@ def test_they_may_do_all_that_they_do(users: Users) -> None:
     _remember(users, one, other)
     if users.case.patterns:
         _listen_to_a_pattern(users, one)
+    _use_a_ticket(one, other)
     _revoke(users, one, other)
     _lose_everything(users, one)
     _leave_and_change_the_secret(users)
@@ -201,6 +202,19 @@ def _listen_to_a_pattern(users: Users, one: Worker) -> None:
     wait_until(lambda: not users.acl.admin.pubsub_numpat(), "it is unsubscribed from")
     may_more = users.acl.command("ACL", "DRYRUN", "worker", "PSUBSCRIBE", "news.a*")
     assert b"no permissions" in may_more, "a pattern is compared letter by letter"
+
+
+def ask_for_ticket(worker: Worker) -> str:
+    answer = httpx.post(f"{worker.url}/ticket", json={"channels": ["news"]}, headers=bearer("bob"))
+    assert answer.status_code == 200, answer.text
+    ticket: str = answer.json()["ticket"]
+    return ticket
+
+
+def _use_a_ticket(one: Worker, other: Worker) -> None:
+    ticket = ask_for_ticket(one)
+    with open_stream(other.url, params=[("ticket", ticket)]):
+        assert httpx.get(f"{one.url}/events", params={"ticket": ticket}).status_code == 401
 
 
 def _revoke(users: Users, one: Worker, other: Worker) -> None:
@@ -292,11 +306,11 @@ class Stage:
         wait_functions(self.acl.admin)
         self.acl.forget()
 
-    def request(self, target: str, *headers: str, method: str = "GET") -> None:
+    def request(self, target: str, *headers: str, method: str = "GET", body: bytes = b"") -> None:
         """Send a request, and don't wait for its answer: without a right there may never be one."""
         connection = self.opened.enter_context(socket.create_connection(("127.0.0.1", self.worker.port), timeout=20))
         head = [f"{method} {target} HTTP/1.1", "Host: x", *headers]
-        connection.sendall("\r\n".join([*head, "", ""]).encode())
+        connection.sendall("\r\n".join([*head, "", ""]).encode() + body)
 
     def listen(self) -> Client:
         client = self.opened.enter_context(Client(self.channel))
@@ -411,6 +425,19 @@ def listening_to_a_pattern_beside_the_previous_version(stage: Stage) -> Iterator
     stage.request("/events?pattern=news*&history=1")
 
 
+def making_a_ticket(stage: Stage) -> Iterator[None]:
+    yield
+    body = b'{"channels": ["news"]}'
+    headers = (f"Authorization: {bearer('bob')['Authorization']}", f"Content-Length: {len(body)}")
+    stage.request("/ticket", *headers, method="POST", body=body)
+
+
+def showing_a_ticket(stage: Stage) -> Iterator[None]:
+    ticket = ask_for_ticket(stage.worker)
+    yield
+    stage.request(f"/events?ticket={ticket}")
+
+
 def finding_another_secret(stage: Stage) -> Iterator[None]:
     """One that no notice has announced; what isn't signed makes the worker look."""
     (library,) = stage.acl.admin.function_list("gateway_*", withcode=True)
@@ -443,6 +470,8 @@ USES: dict[Use, str] = {
     reading_a_part_beside_the_previous_version: "+xlen",
     listening_to_a_pattern_beside_the_previous_version: "+scan",
     finding_another_secret: "+ping",
+    making_a_ticket: "~gateway:ticket:* +set",
+    showing_a_ticket: "+mget",
 }
 WORKER = worker_rules("+psubscribe", "+select", "+scan")
 

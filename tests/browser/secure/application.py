@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import jwt
 import uvicorn
 from redis.asyncio import Redis
@@ -111,11 +112,19 @@ async def renew_token(request: Request) -> Response:
     """A token in a cookie, for so many `seconds`."""
     if (session := sessions.of(request)) is None:
         return Response(status_code=401)
-    user, _ = session
-    claims = {"sub": user, "exp": time.time() + _seconds(request), "gateway": {"subscribe": ["news.token"]}}
     response = Response(status_code=204)
-    _set(response, "gateway_token", jwt.encode(claims, (_SECRETS / "jwt_secret").read_text(), "HS256"), "/events")
+    _set(response, "gateway_token", _token(session[0], _seconds(request), "news.token"), "/events")
     return response
+
+
+async def ticket(request: Request) -> Response:
+    """A ticket for a stream of so many `seconds`, which takes a token that ends then."""
+    if (session := sessions.of(request)) is None:
+        return Response(status_code=401)
+    headers = {"Authorization": f"Bearer {_token(session[0], _seconds(request), 'news.ticket')}"}
+    async with httpx.AsyncClient() as client:
+        answer = await client.post("http://worker:8080/ticket", json={"channels": ["news.ticket"]}, headers=headers)
+    return Response(answer.content, answer.status_code, media_type="application/json")
 
 
 async def gateway_auth(request: Request) -> Response:
@@ -138,6 +147,11 @@ async def healthz(_: Request) -> Response:
     return PlainTextResponse("ok")
 
 
+def _token(user: str, seconds: float, channel: str) -> str:
+    claims = {"sub": user, "exp": time.time() + seconds, "gateway": {"subscribe": [channel]}}
+    return jwt.encode(claims, (_SECRETS / "jwt_secret").read_text(), "HS256")
+
+
 def _seconds(request: Request) -> float:
     return float(request.query_params["seconds"])
 
@@ -154,6 +168,7 @@ async def serve() -> None:
         Route("/app/login", login, methods=["POST"]),
         Route("/app/session", renew_session, methods=["POST"]),
         Route("/app/token", renew_token, methods=["POST"]),
+        Route("/app/ticket", ticket, methods=["POST"]),
         Route("/app/publishing", publish, methods=["POST", "DELETE"]),
         Route("/gateway/auth", gateway_auth, methods=["POST"]),
         Route("/healthz", healthz),
