@@ -169,6 +169,13 @@ class StoredTicket(NamedTuple):
 class TicketStore(Protocol):
     """Where tickets are kept for all workers, by names from which nobody can tell the ticket."""
 
+    async def time(self) -> float:
+        """Seconds since 1970, by the clock that dates revocations.
+
+        Raises:
+            StoreFailed: Redis can't be reached or refuses.
+        """
+
     async def keep(self, name: str, content: bytes, seconds: float) -> None:
         """Keep a new ticket for so long.
 

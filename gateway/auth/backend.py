@@ -7,6 +7,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -178,6 +179,7 @@ class Backend:
         return _given(answer)
 
     async def _answer(self, question: _Question) -> _Answer:
+        asked_at = self._now()
         try:
             status, body = await self._post(question)
             if 400 <= status < 500 and status not in _SAID:
@@ -185,7 +187,7 @@ class Backend:
                 self._metrics.backend_questions["rejected"] += 1
                 self._note(f"status {status}")
                 raise CannotTell("the backend rejects the question")
-            said = self._read(status, body)
+            said = self._read(status, body, asked_at)
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             self._failed(str(error) or type(error).__name__)
             raise CannotTell("the backend can't be asked just now") from None
@@ -238,7 +240,7 @@ class Backend:
         ):
             return response.status_code, await body_of(response, _MAX_BYTES)
 
-    def _read(self, status: int, body: bytes) -> Grant | Unauthorized | Forbidden:
+    def _read(self, status: int, body: bytes, asked_at: float) -> Grant | Unauthorized | Forbidden:
         """What the answer says.
 
         Raises:
@@ -267,7 +269,7 @@ class Backend:
             raise ValueError(str(error)) from None
         if grant.expires_at is not None and grant.expires_at <= self._now():
             return Unauthorized("The application's grant has expired.")
-        return grant
+        return replace(grant, asked_at=asked_at)
 
 
 def _kind(said: Grant | Unauthorized | Forbidden) -> str:

@@ -27,6 +27,7 @@ class Grant:
         admin: whether they may end the streams of others.
         expires_at: until when, in seconds since 1970; None: forever.
         issued_at: when it was given, likewise; None: that isn't known.
+        asked_at: when the backend was asked for it, by this worker's clock; None: it wasn't.
     """
 
     sub: str | None = None
@@ -36,6 +37,7 @@ class Grant:
     admin: bool = False
     expires_at: float | None = None
     issued_at: float | None = None
+    asked_at: float | None = None
 
 
 def grant_of(

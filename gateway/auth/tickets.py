@@ -22,6 +22,8 @@ from gateway.metrics import Metrics
 from gateway.ports import StoreFailed, TicketStore
 from gateway.settings import Settings
 
+_NOTICE = 1.0
+"""Seconds until every worker knows of a revocation: until then a token without a date still makes tickets."""
 _LENGTH = 32
 _BYTES = _LENGTH * 3 // 4
 _PROOF_BYTES = PROOF_LENGTH * 3 // 4
@@ -98,8 +100,12 @@ class Tickets:
             until = min(until, grant.expires_at)
             seconds = min(seconds, grant.expires_at - now)
         text = secrets.token_urlsafe(_BYTES)
+        issued_at = grant.issued_at
+        if issued_at is None:
+            issued_at = await self._store.time()
+            issued_at -= _NOTICE if grant.asked_at is None else max(self._now() - grant.asked_at, 0.0)
         presence = [name for name in channels if grant.presence.has(name)]
-        record = _Record(grant.sub, grant.issued_at, until, channels, patterns, presence)
+        record = _Record(grant.sub, issued_at, until, channels, patterns, presence)
         await self._store.keep(_name(text), record.stored(), seconds)
         self._metrics.tickets += 1
         return Ticket(text, now + seconds)

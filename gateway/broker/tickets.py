@@ -40,6 +40,15 @@ class RedisTickets:
         self._turn = asyncio.Semaphore(_AT_ONCE)
         self._log = Throttle(_LOG_PERIOD, clock)
 
+    async def time(self) -> float:
+        """Seconds since 1970, by the clock that dates revocations.
+
+        Raises:
+            StoreFailed: Redis can't be reached or refuses.
+        """
+        seconds, microseconds = await self._ask(lambda: self._commands.time())
+        return float(seconds + microseconds / 1e6)
+
     async def keep(self, name: str, content: bytes, seconds: float) -> None:
         """Keep a new ticket for so long.
 

@@ -1,5 +1,6 @@
 """Asking the application's own backend: real sessions, and backends that fail."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -44,6 +45,7 @@ class Application:
         self.most = 0
         self.is_running = False
         self._now = 0
+        self._left = threading.Event()
         self._lock = threading.Lock()
         self.grants()
 
@@ -69,7 +71,7 @@ class Application:
                     application.asked.append((body, {key.lower(): value for key, value in self.headers.items()}))
                     application._now += 1
                     application.most = max(application.most, application._now)
-                time.sleep(application.delay)
+                application._left.wait(application.delay)
                 with application._lock:
                     application._now -= 1
                 status, content = application.answer
@@ -84,15 +86,19 @@ class Application:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128  # else the kernel drops connections of a hundred sessions at once
 
         with Server(("127.0.0.1", self.port), Handler) as http:
             thread = threading.Thread(target=http.serve_forever, args=(0.01,))
             thread.start()
             self.is_running = True
+            self._left.clear()
             try:
                 yield self
             finally:
                 self.is_running = False
+                self._left.set()
+                wait_until(lambda: self._now == 0, "no thread hangs any more")
                 http.shutdown()
                 thread.join()
 
@@ -212,6 +218,101 @@ def test_the_same_question_is_asked_once(backend: Application, redis_server: Red
         assert backend.most == 3
         assert asked(worker, "another", Cookie="session=a") == OPEN
         assert len(backend.asked) == 14
+
+
+def test_ten_thousand_reconnects_of_a_hundred_sessions(
+    backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    backend.grants(subscribe=["*"])
+
+    async def reconnect(port: int, session: int) -> None:
+        head = f"GET /events?channel=news HTTP/1.1\r\nHost: x\r\nCookie: session={session}\r\n\r\n".encode()
+        for _ in range(100):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head)
+            await reader.readuntil(b"event: gateway.open")
+            writer.close()
+            await writer.wait_closed()
+
+    async def reconnect_all(port: int) -> None:
+        await asyncio.gather(*[reconnect(port, session) for session in range(100)])
+
+    with worker_with(backend, redis_server, tmp_path, auth_cache=600) as worker:
+        asyncio.run(reconnect_all(worker.port))
+        assert metric(worker, "streams_opened_total") == 10_000
+        assert len(backend.asked) == 100
+
+
+def test_open_streams_go_on_while_the_backend_hangs(
+    backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    backend.grants(subscribe=["*"])
+    with (
+        worker_with(backend, redis_server, tmp_path, auth_timeout=60, auth_concurrency=5) as worker,
+        open_stream(worker.url, "news", headers={"Cookie": "session=a"}) as stream,
+        contextlib.ExitStack() as hanging,
+    ):
+        backend.delay = 60
+        for number in range(200):
+            connection = hanging.enter_context(socket.create_connection(("127.0.0.1", worker.port)))
+            head = f"GET /events?channel=news HTTP/1.1\r\nHost: x\r\nCookie: session={number}\r\n\r\n"
+            connection.sendall(head.encode())
+        wait_until(lambda: backend.most == 5, "as many are asked as may be")
+        with redis_server.client() as redis:
+            for number in range(1000):
+                redis.publish("news", str(number))
+        assert [event.data for event in stream.take(1000)] == [str(number) for number in range(1000)]
+        assert asked(worker, Cookie="session=a") == OPEN, "whoever is known comes in"
+        assert httpx.get(f"{worker.url}/readyz").status_code == 200
+
+
+def test_a_ticket_by_the_backends_word(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
+    backend.grants(sub="ticket owner", subscribe=["news"], expires_at=time.time() + 600)
+    with worker_with(backend, redis_server, tmp_path) as worker:
+        url, body, headers = f"{worker.url}/ticket", {"channels": ["news"]}, {"Cookie": "session=a"}
+        answer = httpx.post(url, json=body, headers=headers)
+        assert answer.status_code == 200
+        assert [question["action"] for question, _ in backend.asked] == ["subscribe"]
+        ticket = answer.json()["ticket"]
+        backend.refuses(401)
+        with open_stream(worker.url, params=[("ticket", ticket)]) as stream, redis_server.client() as redis:
+            redis.publish("news", "hello")
+            assert stream.next().data == "hello"
+        assert len(backend.asked) == 1, "a ticket is not the backend's"
+        for status in (401, 403):
+            backend.refuses(status)
+            assert httpx.post(url, json=body, headers={"Cookie": f"session={status}"}).status_code == status
+        backend.refuses(500)
+        assert httpx.post(url, json=body, headers={"Cookie": "session=500"}).status_code == 503
+        backend.grants(subscribe=["other"])
+        assert httpx.post(url, json=body, headers={"Cookie": "session=b"}).status_code == 403
+        evil = {"Cookie": "session=a", "Origin": "https://evil.example"}
+        assert httpx.post(url, json=body, headers=evil).status_code == 403
+
+
+def test_tickets_made_after_a_revocation_count(
+    backend: Application, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    with worker_with(backend, redis_server, tmp_path, auth_cache=60) as worker:
+
+        def ticket() -> str:
+            answer = httpx.post(f"{worker.url}/ticket", json={"channels": ["news"]}, headers={"Cookie": "session=a"})
+            made: str = answer.json()["ticket"]
+            return made
+
+        def opened(text: str) -> int:
+            with httpx.stream("GET", f"{worker.url}/events?ticket={text}") as stream:
+                return stream.status_code
+
+        backend.grants(sub="comes again", subscribe=["news"])
+        assert opened(ticket()) == 200
+        before = ticket()
+        backend.grants(sub="root", admin=True)
+        answer = httpx.post(f"{worker.url}/revoke", json={"sub": "comes again"}, headers={"Cookie": "session=root"})
+        assert answer.status_code == 200
+        backend.grants(sub="comes again", subscribe=["news"])
+        wait_until(lambda: opened(ticket()) == 200, "the backend has said it again")
+        assert opened(before) == 401
 
 
 def test_an_answer_counts_for_a_while(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:

@@ -53,6 +53,14 @@ async def test_what_is_kept_is_found_by_every_worker(url: str) -> None:
         assert await other.use("a", b"other's", 60), "the same again: its answer may have been lost"
 
 
+async def test_its_clock_is_that_of_redis(url: str) -> None:
+    async with store(url) as one, Redis.from_url(url) as commands:
+        before, _ = await commands.time()
+        at = await one.time()
+        after, _ = await commands.time()
+        assert before <= at < after + 1
+
+
 async def test_the_first_of_many_has_it(url: str) -> None:
     async with store(url) as one, store(url) as other:
         for name in "abc":

@@ -37,7 +37,11 @@ class Desk:
             Settings(**settings), self, self.metrics, lambda *grant: grant in self.revoked, lambda: self.now
         )
 
-    # As a store.
+    # As a store; its clock is not the worker's.
+
+    async def time(self) -> float:
+        self._check()
+        return self.now + 5000
 
     async def keep(self, name: str, content: bytes, seconds: float) -> None:
         self._check()
@@ -186,6 +190,16 @@ async def test_a_grant_revoked_after_it_was_made_or_used() -> None:
     desk.revoked.add(("alice", 10.0))
     assert "revoked" in await desk.refuse(ticket)
     assert "revoked" in await desk.refuse(used, last_event_id=Suffix(proof=opening.proof).on("2.1.2"))
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "issued_at"), [(None, 5099.0), (100.0, 5100.0), (93.0, 5093.0), (101.0, 5100.0)]
+)
+async def test_a_grant_without_a_date(asked_at: float | None, issued_at: float) -> None:
+    """A ticket has one, so that a revocation doesn't count for tickets that are made later."""
+    desk = Desk()
+    ticket = await desk.make(Grant("alice", asked_at=asked_at))
+    assert (await desk.open(ticket)).grant.issued_at == issued_at
 
 
 @pytest.mark.parametrize("text", ["", "x", "x" * 31, "x" * 33, "x" * 31 + "!", "ä" * 32, "x" * 100_000, "\0" * 32])
