@@ -24,8 +24,6 @@ def check_channel(name: str, max_bytes: int) -> str:
         BadName: empty, too long, with control characters, or one of the gateway's own.
     """
     _check(name, max_bytes, "channel")
-    if name.startswith(RESERVED_PREFIX):
-        raise BadName(f"channel {name!r}: names that begin with {RESERVED_PREFIX!r} are the gateway's own")
     return name
 
 
@@ -40,8 +38,6 @@ def check_pattern(pattern: str, max_bytes: int, allowed: tuple[str, ...]) -> str
         NotAllowed: no entry of `allowed` lets it through.
     """
     _check(pattern, max_bytes, "pattern")
-    if pattern.startswith(RESERVED_PREFIX):
-        raise BadName(f"pattern {pattern!r}: names that begin with {RESERVED_PREFIX!r} are the gateway's own")
     if not any(covers(entry, pattern) for entry in allowed):
         raise NotAllowed(
             f"pattern {pattern!r} is not allowed here; the setting allowed_patterns says which are "
@@ -81,6 +77,8 @@ def _check(name: str, max_bytes: int, kind: str) -> None:
     if size > max_bytes:
         raise BadName(f"{kind} {name[:32]!r}… is {size} bytes long; at most {max_bytes} are allowed")
     check_clean(name, kind)
+    if name.startswith(RESERVED_PREFIX):
+        raise BadName(f"{kind} {name!r}: names that begin with {RESERVED_PREFIX!r} are the gateway's own")
 
 
 def covers(glob: str, pattern: str) -> bool:

@@ -13,8 +13,15 @@ class ClientGone(Exception):
     """The client left before its request was complete."""
 
 
-class NoRoom(Exception):
-    """All bodies together are too large just now (setting `max_bodies_bytes`)."""
+class NoRoom(Problem):
+    """503: all bodies together are too large just now (setting `max_bodies_bytes`)."""
+
+    def __init__(self, max_total_bytes: int) -> None:
+        super().__init__(
+            503,
+            f"Requests with bodies of {max_total_bytes} bytes are on their way already (setting max_bodies_bytes).",
+            {"Retry-After": "1"},
+        )
 
 
 class Body:
@@ -65,7 +72,7 @@ class Body:
                 raise _too_large(max_bytes, setting)
             if self._metrics.body_bytes > self._max_total_bytes:
                 self._metrics.bodies_refused += 1
-                raise NoRoom
+                raise NoRoom(self._max_total_bytes)
             body += piece
             if not message.get("more_body", False):
                 return bytes(body)

@@ -9,7 +9,7 @@ from gateway.auth.authority import has_tokens
 from gateway.auth.credentials import Credentials
 from gateway.auth.errors import Unauthorized
 from gateway.settings import Settings
-from gateway.web.origins import Origins
+from gateway.web.origins import Origins, is_own
 from gateway.web.problem import Problem
 from gateway.web.stream_request import query_pairs
 
@@ -85,9 +85,7 @@ class ReadCredentials:
         """Refuse a cookie that was sent for a page of another site (cross-site request forgery)."""
         origin = _joined(headers, b"origin")
         if origin:
-            # The scheme is not compared, because TLS may have ended at a proxy.
-            own = origin.partition("://")[2] == _joined(headers, b"host")
-            if not own and not self._origins.allows_cookies(origin):
+            if not is_own(origin, _joined(headers, b"host")) and not self._origins.allows_cookies(origin):
                 raise Problem(
                     403,
                     f"Pages from {origin} may not use cookies here (settings cors_origins and cors_credentials).",

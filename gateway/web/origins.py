@@ -61,3 +61,11 @@ class Origins:
             allow_credentials=self._credentials,
             max_age=_ONE_DAY,
         )
+
+
+def is_own(origin: str, host: str) -> bool:
+    """Whether an origin is that of the host which a request is for.
+
+    The scheme is not compared, because TLS may have ended at a proxy.
+    """
+    return origin.partition("://")[2] == host

@@ -12,9 +12,9 @@ from gateway.memory.names import BadName, check_channel
 from gateway.metrics import Metrics
 from gateway.ports import Publisher, PublishFailed
 from gateway.settings import Settings
-from gateway.web.body import Body, ClientGone, NoRoom
+from gateway.web.body import Body, ClientGone
 from gateway.web.guard import Guard
-from gateway.web.origins import Origins
+from gateway.web.origins import Origins, is_own
 from gateway.web.path import channel_in_path
 from gateway.web.problem import Problem
 from gateway.web.stream_request import query_pairs
@@ -67,13 +67,6 @@ class Publish:
                 payload = await body.read(scope, receive, settings.max_payload_bytes, "max_payload_bytes")
             except ClientGone:
                 return
-            except NoRoom:
-                raise Problem(
-                    503,
-                    f"Messages of {settings.max_bodies_bytes} bytes are on their way already (setting "
-                    "max_bodies_bytes).",
-                    {"Retry-After": "1"},
-                ) from None
             answer = await self._publish(channel, payload, durable)
         await JSONResponse(answer, headers={"X-Content-Type-Options": "nosniff"})(scope, receive, send)
 
@@ -102,10 +95,7 @@ class Publish:
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other sites: a browser sends a plain POST for them without asking first (no preflight)."""
         origin = _only(scope, b"origin")
-        if not origin or self._origins.allows(origin):
-            return
-        # The scheme is not compared, because TLS may have ended at a proxy.
-        if origin.partition("://")[2] != _only(scope, b"host"):
+        if origin and not self._origins.allows(origin) and not is_own(origin, _only(scope, b"host")):
             raise Problem(403, f"Pages from {origin} may not publish here; the setting cors_origins says which may.")
 
 

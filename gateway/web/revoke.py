@@ -7,7 +7,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.metrics import Metrics
 from gateway.ports import PublishFailed, Revoker
 from gateway.settings import Settings
-from gateway.web.body import Body, ClientGone, NoRoom
+from gateway.web.body import Body, ClientGone
 from gateway.web.guard import Guard
 from gateway.web.problem import Problem
 
@@ -32,8 +32,6 @@ class Revoke:
                 content = await body.read(scope, receive, self._settings.max_request_bytes, "max_request_bytes")
             except ClientGone:
                 return
-            except NoRoom:
-                raise Problem(503, "Too much is on its way already (setting max_bodies_bytes).") from None
         sub = _subject(content)
         try:
             await self._revoker.revoke(sub)

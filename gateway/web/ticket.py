@@ -11,7 +11,7 @@ from gateway.fanout.quotas import Quotas
 from gateway.metrics import Metrics
 from gateway.ports import StoreFailed
 from gateway.settings import Settings
-from gateway.web.body import Body, ClientGone, NoRoom
+from gateway.web.body import Body, ClientGone
 from gateway.web.guard import Guard
 from gateway.web.problem import Problem
 from gateway.web.stream_request import json_object, topics_from_json
@@ -46,8 +46,6 @@ class MakeTicket:
                 content = await body.read(scope, receive, settings.max_request_bytes, "max_request_bytes")
             except ClientGone:
                 return
-            except NoRoom:
-                raise Problem(503, "Too much is on its way already (setting max_bodies_bytes).") from None
         value = json_object(content)
         request, seconds = topics_from_json(settings, value), _seconds(settings, value)
         grant = await self._guard.ticket_owner(scope, request)
