@@ -9,6 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.errors import CannotTell
+from gateway.auth.tickets import Opening
 from gateway.fanout.admission import Admission
 from gateway.fanout.encodings import Encodings
 from gateway.fanout.granted import GrantedStreams
@@ -36,6 +37,20 @@ Result = TypeVar("Result")
 
 _LAST_WORDS = 2.0
 """Seconds that clients on the portable path have to read the end of their stream after the lifespan."""
+
+
+class _TicketUsed(Exception):
+    """The stream can't begin just now, and its ticket has been used, or may have been.
+
+    Args:
+        reason: why it can't begin.
+        proof: what its ids end with.
+    """
+
+    def __init__(self, reason: str, proof: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.proof = proof
 
 
 class Subscribe:
@@ -87,11 +102,10 @@ class Subscribe:
             subscriber, first = await self._ready(permit, scope, handle, departure)
         except ClientGone:
             return
-        except CannotTell:
-            # Its ticket may have been used all the same. What it comes back with then says whose it is.
-            assert permit.opening is not None
-            id_ = with_proof(request.last_event_id, permit.opening.proof)
-            await self._turn_away("auth_unavailable", id_, scope, receive, send)
+        except _TicketUsed as refusal:
+            # It is let in again only with an id that says whose it is.
+            id_ = with_proof(request.last_event_id, refusal.proof)
+            await self._turn_away(refusal.reason, id_, scope, receive, send)
             return
         except (TurnedAway, TopicRefused) as refusal:
             # Redis' permissions can be wrong for a moment: with a 403 every EventSource would stop permanently.
@@ -156,7 +170,8 @@ class Subscribe:
         Raises:
             ClientGone: the client has disconnected meanwhile.
             TurnedAway, TopicRefused: as `Admission.register` and `Admission.begin` do.
-            Problem, CannotTell: its ticket can't be used.
+            Problem: its ticket can't be used.
+            _TicketUsed: as TurnedAway, but its ticket may have been used.
         """
         request, grant, opening = permit
         proof = "" if opening is None else opening.proof
@@ -184,14 +199,23 @@ class Subscribe:
             if first is None:
                 beginning = self._admission.begin(subscriber, wish)
                 first = await self._unless_gone(subscriber, beginning, handle, departure)
-            if opening is not None and self._guard is not None:
+            if opening is not None:
                 # Last: whoever is told to come back comes with a ticket that is still unused.
-                await self._unless_gone(subscriber, self._guard.use(opening), handle, departure)
+                await self._unless_gone(subscriber, self._use(opening), handle, departure)
+                if subscriber.closed is not None:
+                    raise _TicketUsed("draining" if self._members.draining else subscriber.closed, proof)
         except BaseException:
             self._members.leave(subscriber, "client")
             departure.stop()
             raise
         return subscriber, first
+
+    async def _use(self, opening: Opening) -> None:
+        assert self._guard is not None
+        try:
+            await self._guard.use(opening)
+        except CannotTell:
+            raise _TicketUsed("auth_unavailable", opening.proof) from None
 
     async def _unless_gone(
         self,
