@@ -17,6 +17,7 @@ from gateway.auth.answer import body_of
 from gateway.auth.credentials import Credentials
 from gateway.auth.errors import CannotTell, Forbidden, Unauthorized
 from gateway.auth.grant import Grant, grant_of, seconds
+from gateway.auth.pace import Pace
 from gateway.auth.urls import without_secrets
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -85,6 +86,8 @@ class Backend:
         most = settings.auth_concurrency
         self._limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
         self._client: httpx.AsyncClient | None = None
+        self._tls = httpx.create_ssl_context()  # takes as long as a thousand events, so not while there are any
+        self._pace = Pace()
         # By digest: cookies are long.
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[Grant]] = {}
@@ -165,6 +168,7 @@ class Backend:
         try:
             async with self._places:
                 if self._clock() < self._rests_until:  # others have found out meanwhile
+                    await self._pace.turn()  # a thousand may wait here
                     self._metrics.backend_questions["resting"] += 1
                     raise CannotTell("the backend has failed too often just now")
                 answer = await self._answer(question)
@@ -211,7 +215,7 @@ class Backend:
 
     async def _post(self, question: _Question) -> tuple[int, bytes]:
         if self._client is None:
-            self._client = httpx.AsyncClient(timeout=self._timeout, limits=self._limits)
+            self._client = httpx.AsyncClient(verify=self._tls, timeout=self._timeout, limits=self._limits)
         credentials = question.credentials
         headers = {
             name: value

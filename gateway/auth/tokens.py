@@ -18,6 +18,7 @@ from jwt.exceptions import (
 from gateway.auth.errors import Unauthorized
 from gateway.auth.grant import Grant, grant_of, seconds
 from gateway.auth.keys import Key, matching
+from gateway.auth.pace import Pace
 
 CLAIM = "gateway"
 
@@ -89,6 +90,7 @@ class Tokens:
         self._now = now
         # Clients come back with the same token, all at once; a signature takes up to a millisecond to verify.
         self._remembered: OrderedDict[str, _Verified] = OrderedDict()
+        self._pace = Pace()
 
     async def grant(self, token: str) -> Grant:
         """What a token allows.
@@ -102,6 +104,7 @@ class Tokens:
             if remembered.accepted_from <= self._now() < remembered.accepted_until:
                 return remembered.grant
             del self._remembered[token]
+        await self._pace.turn()
         verified = self._granted(*await self._claims(token))
         if len(token) <= _MAX_REMEMBERED_BYTES:
             self._remembered[token] = verified

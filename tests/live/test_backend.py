@@ -443,12 +443,10 @@ def test_the_last_grant_may_count_meanwhile(redis_server: RedisServer, tmp_path:
 
 
 def test_a_stream_ends_with_its_grant(backend: Application, redis_server: RedisServer, tmp_path: Path) -> None:
-    backend.grants(subscribe=["*"], expires_at=time.time() + 2)
-    with (
-        worker_with(backend, redis_server, tmp_path, expiry_notice=1) as worker,
-        open_stream(worker.url, "news", headers={"Cookie": "session=a"}) as stream,
-    ):
-        assert [event.type for event in stream.rest()] == ["gateway.expiring", "gateway.closing"]
+    with worker_with(backend, redis_server, tmp_path, expiry_notice=1) as worker:
+        backend.grants(subscribe=["*"], expires_at=time.time() + 2)
+        with open_stream(worker.url, "news", headers={"Cookie": "session=a"}) as stream:
+            assert [event.type for event in stream.rest()] == ["gateway.expiring", "gateway.closing"]
         assert asked(worker, Cookie="session=a") == "401"
 
 
