@@ -47,7 +47,7 @@ mutants: $(INSTALLED) system-packages ## change the gateway in thousands of ways
 chaos: $(INSTALLED) system-packages ## break one thing after the other and count what each client lost
 	$(BIN)/python -m chaos $(ARGS)
 
-fuzz: $(INSTALLED) system-packages ## play 200,000 generated cases against workers, nginx and decoders
+fuzz: $(INSTALLED) system-packages ## play 250,000 generated cases against workers, nginx and decoders
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[fuzz]' || echo "no atheris here: nothing is guided by coverage"
 	$(BIN)/python -m fuzz $(ARGS)
 

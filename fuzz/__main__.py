@@ -16,7 +16,7 @@ from fuzz.case import Case, Failure, load, save
 from fuzz.run import Result, generated, play
 from fuzz.targets import TARGETS
 
-_CASES = 200_000
+_CASES = 250_000
 _FAILED = Path(".fuzz")
 """Where cases that fail are written."""
 _COLUMNS = ["target", "cases", "what came of them", "memory grown", "seconds", "failed"]

@@ -7,6 +7,7 @@ from fuzz.names import NamesAndPatterns
 from fuzz.published import PublishedPayloads
 from fuzz.raw import RawRequests
 from fuzz.target import Target
+from fuzz.tokens import Tokens
 from fuzz.well_formed import WellFormedRequests
 
 TARGETS: list[type[Target]] = [
@@ -17,4 +18,5 @@ TARGETS: list[type[Target]] = [
     NamesAndPatterns,
     InternalMessages,
     KeysInRedis,
+    Tokens,
 ]

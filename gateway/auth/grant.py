@@ -69,6 +69,7 @@ def grant_of(
     admin = claim.get("admin", False)
     if not isinstance(admin, bool):
         raise Unauthorized(f"{where}.admin must be true or false")
+    _check_unicode(sub or "", "The subject")
     named = {name: _globs(claim, name, where) for name in ("subscribe", "publish", "presence")}
     if sum(map(len, named.values())) > MAX_GLOBS:
         raise Unauthorized(f"{where} has more than {MAX_GLOBS} entries")
@@ -117,7 +118,20 @@ def _globs(claim: Mapping[str, Any], name: str, where: str) -> list[str]:
     value = claim.get(name, [])
     if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
         raise Unauthorized(f"{where}.{name} must be an array of strings")
+    _check_unicode("".join(value), f"{where}.{name}")
     return value
+
+
+def _check_unicode(text: str, where: str) -> None:
+    """Refuse half a surrogate pair: JSON can say it ("\\ud800"), and nothing that has to be compared with it can.
+
+    Raises:
+        Unauthorized: there is one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Unauthorized(f"{where} is not valid Unicode") from None
 
 
 def _with_subject(glob: str, sub: str | None) -> str | None:

@@ -1,9 +1,15 @@
 """What the fuzzers compare with: it must see what is wrong."""
 
+import base64
+import json
+from typing import Any
+
 import pytest
 
 from fuzz.answers import Malformed, read_answers
 from fuzz.contract import Delivered, Rejected, outcome
+from fuzz.token_contract import Worth, allows, allows_pattern, matches, worth
+from fuzz.token_keys import ALGORITHMS, sign
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"
 
@@ -54,3 +60,93 @@ def test_responses() -> None:
 )
 def test_the_contract(payload: bytes, expected: Delivered | Rejected) -> None:
     assert outcome(payload) == expected
+
+
+def _token(claims: Any, algorithm: str = "HS256", **header: Any) -> str:
+    parts = [json.dumps({"alg": algorithm, **header}).encode(), json.dumps(claims).encode()]
+    text = ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+    signature = base64.urlsafe_b64encode(sign(algorithm, text.encode())).rstrip(b"=").decode()
+    return f"{text}.{signature}"
+
+
+def _worth(claims: Any) -> Worth:
+    found = worth(_token(claims))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_good_token(algorithm: str) -> None:
+    claim = {"subscribe": ["user.{sub}", "news.*"], "publish": ["a"], "admin": True}
+    token = _token({"sub": "alice", "exp": 4e9, "nbf": 1, "gateway": claim}, algorithm, kid="a")
+    found = worth(token)
+    globs = {"subscribe": ["user.alice", "news.*"], "publish": ["a"], "presence": []}
+    assert found == Worth("alice", globs, admin=True, certain=True)
+    assert worth(token[:-6] + "AAAAAA") is None
+    assert worth(_token({}, algorithm, crit=["exp"])) is None
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": 1}, {"exp": "4000000000"}, {"exp": None}, {"exp": True}, {"exp": float("nan")}, {"nbf": 4e9},
+        {"aud": "a"}, [],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_tokens_that_must_be_rejected(claims: Any) -> None:
+    assert worth(_token(claims)) is None
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"sub": 1}, {"gateway": ["*"]}, {"gateway": {"subscribe": "*"}}, {"gateway": {"admin": 1}}, {"iat": "1"},
+        {"jti": 7},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_tokens_that_allow_nothing_if_they_are_accepted(claims: Any) -> None:
+    found = _worth(claims)
+    assert not found.certain
+    assert not found.admin
+    assert not any(found.globs.values())
+
+
+@pytest.mark.parametrize(
+    ("sub", "glob", "expected"),
+    [
+        ("a.b", "user:{sub}", "user:a.b"), ("a.b", "user.{sub}", None), ("a", "[{sub}]", None), ("*", "{sub}", None),
+        ("", "{sub}", None), (None, "{sub}", None), (None, "{SUB}", "{SUB}"), ("{sub}", "x{sub}", "x{sub}"),
+    ],
+)  # fmt: skip
+def test_the_subject_in_a_glob(sub: str | None, glob: str, expected: str | None) -> None:
+    claims = {"gateway": {"subscribe": [glob]}} | ({} if sub is None else {"sub": sub})
+    assert _worth(claims).globs["subscribe"] == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize(
+    ("glob", "name", "is_match"),
+    [
+        ("n*s", "news", True), ("n*s", "newsy", False), ("[a-c]", "b", True), ("[c-a]", "b", True),
+        ("[^a]", "a", False),
+        ("[a", "a", True), ("[", "", False), ("\\*", "*", True), ("\\*", "a", False), ("a\\", "a\\", True),
+        ("?", "", False),
+        ("**", "", True), ("*a*b*", "xaybz", True), ("\\?", "a", False),
+    ],
+)  # fmt: skip
+def test_globs(glob: str, name: str, is_match: bool) -> None:
+    assert matches(glob.encode(), name.encode()) == is_match
+
+
+def test_what_tokens_allow_together() -> None:
+    both = [_worth({"gateway": {"subscribe": ["news.*"]}}), _worth({"gateway": {"subscribe": ["a?"]}})]
+    assert [allows(both, "subscribe", name) for name in ("news.x", "ab", "b", "gateway.x")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert not allows(both, "publish", "news.x")
+    patterns = ("news.*", "news.[a]", "a?", "ab", "*", "gateway.*")
+    assert [allows_pattern(both, pattern) for pattern in patterns] == [True, True, True, False, False, False]

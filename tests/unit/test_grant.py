@@ -87,6 +87,7 @@ def test_a_separator_counts_where_the_glob_has_it() -> None:
         (["news"], "must be an object"),
         ("news", "must be an object"),
         ({"subscribe": "news"}, "subscribe must be an array"),
+        ({"publish": ["\ud800*x"]}, "publish is not valid Unicode"),
         ({"publish": [1]}, "publish must be an array"),
         ({"presence": None}, "presence must be an array"),
         ({"admin": 1}, "admin must be true or false"),
@@ -97,6 +98,11 @@ def test_a_separator_counts_where_the_glob_has_it() -> None:
 def test_a_claim_of_another_form_is_rejected(claim: object, what: str) -> None:
     with pytest.raises(Unauthorized, match=what):
         grant(claim)
+
+
+def test_a_subject_that_cannot_be_text_is_rejected() -> None:
+    with pytest.raises(Unauthorized, match="The subject is not valid Unicode"):
+        grant({"subscribe": ["*{sub}*"]}, "\ud800")
 
 
 def test_as_many_entries_as_are_allowed_are_allowed() -> None:
