@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from attacks.attack import ATTACKS, Attack
+from attacks.guards import token
 from attacks.measure import STREAMS, Health, Memory, health
 from attacks.target import Target
-from chaos.document import SECURITY
+from chaos.document import SECURITY, written
 from chaos.document import write as write_between
 from gateway.bench.usage import proportional_bytes
 from testing.servers import RedisServer, Worker
@@ -72,14 +74,12 @@ class Result:
 @click.group(invoke_without_command=True)
 @click.option("--attacks", "names", default="", help="Only those whose name contains one of these, with commas.")
 @click.option("--seconds", default=_SECONDS, help="How long each is measured.")
-@click.option("--write", is_flag=True, help="Write the table into docs/security.md.")
+@click.option("--write", is_flag=True, help="Write what was measured into the table in docs/security.md.")
 @click.pass_context
 def main(context: click.Context, names: str, seconds: float, write: bool) -> None:
     """Attack a worker in one way after the other; measure what its healthy clients notice."""
     if context.invoked_subcommand is not None:
         return
-    if write and names:
-        raise click.UsageError("--write is for the whole table.")
     console = Console(stderr=True)
     results = []
     for attack in ATTACKS:
@@ -118,13 +118,16 @@ def play(attack: Attack, seconds: float, compare: bool = True) -> Result:
         seconds: how long healthy clients are measured.
         compare: measure them before the attack, too.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="gateway-attacks-") as directory,
-        RedisServer(Path(directory)) as redis,
-        Worker(Path(directory), redis.url, **SETTINGS) as worker,
-    ):
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-attacks-")))
+        guarded: dict[str, Any] = {}
+        for guard in attack.guards:
+            guarded |= stack.enter_context(guard())
+        headers = [f"Authorization: Bearer {token('bench-*')}"] if guarded else []
+        redis = stack.enter_context(RedisServer(directory))
+        worker = stack.enter_context(Worker(directory, redis.url, **SETTINGS, **guarded))
         subprocess.run(["taskset", "-a", "-p", "-c", _WORKER_CORE, str(worker.pid)], check=True, capture_output=True)
-        before = health(worker, redis, seconds) if compare else Health(0.0, 0, 0)
+        before = health(worker, redis, seconds, headers) if compare else Health(0.0, 0, 0)
         strike_at = [sys.executable, "-m", "attacks", "strike", attack.name, str(worker.port), str(redis.port)]
         subprocess.run([*strike_at, "--prepare"], check=True, timeout=120)
         at_rest = proportional_bytes([worker.pid])
@@ -132,7 +135,7 @@ def play(attack: Attack, seconds: float, compare: bool = True) -> Result:
             attacker = subprocess.Popen(["taskset", "-c", _OTHER_CORE, *strike_at])
             try:
                 time.sleep(seconds / 4)  # some begin slowly
-                during = health(worker, redis, seconds)
+                during = health(worker, redis, seconds, headers)
                 assert attacker.poll() is None, f"the attack {attack.name!r} broke off"
             finally:
                 attacker.kill()
@@ -166,10 +169,20 @@ def _terminal(results: list[Result]) -> Table:
 
 
 def _write(results: list[Result]) -> None:
-    lines = [f"| {' | '.join(_COLUMNS)} |", f"| --- |{' ---: |' * (len(_COLUMNS) - 2)} --- |"]
-    lines += [f"| {' | '.join(_cells(result))} |" for result in results]
-    lines += ["", *[f"- {result.attack.name}: {result.attack.what}" for result in results], ""]
+    rows = _rows(written("attacks", SECURITY)) | {result.attack.name: _line(_cells(result)) for result in results}
+    lines = [_line(_COLUMNS), f"| --- |{' ---: |' * (len(_COLUMNS) - 2)} --- |"]
+    lines += [rows[attack.name] for attack in ATTACKS if attack.name in rows]
+    lines += ["", *[f"- {attack.name}: {attack.what}" for attack in ATTACKS if attack.name in rows], ""]
     write_between("attacks", "\n".join(lines), SECURITY)
+
+
+def _rows(text: str) -> dict[str, str]:
+    """Those of the table as it is, by attack: what isn't measured this time stays."""
+    return {line.split(" | ")[0].removeprefix("| "): line for line in text.splitlines() if line.startswith("| ")}
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,36 +1,32 @@
 """Attacks by whoever can connect: requests that never end, and too many of them."""
 
 import asyncio
-import contextlib
-import itertools
 from asyncio import StreamReader, StreamWriter
-from collections.abc import Callable, Coroutine
-from typing import Any
 
-from attacks.target import Target, get, random_names
+from attacks.target import Target, each, get, random_names
 
 _MIB = 1_048_576
 
 
 async def slow_heads(target: Target) -> None:
     """1,000 connections that send a byte of a request's head each second, and come back when they are closed."""
-    await _each(1000, lambda: _trickle(target, b"GET /events?channel=a HTTP/1.1\r\nHost: a\r\nX: "))
+    await each(1000, lambda: _trickle(target, b"GET /events?channel=a HTTP/1.1\r\nHost: a\r\nX: "))
 
 
 async def slow_bodies(target: Target) -> None:
     """1,000 connections that announce a megabyte for POST /publish, send 60 kB of it, and then a byte each second."""
     head = b"POST /publish/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n"
-    await _each(1000, lambda: _trickle(target, head + b"x" * 60_000))
+    await each(1000, lambda: _trickle(target, head + b"x" * 60_000))
 
 
 async def silent(target: Target) -> None:
     """2,000 connections that send nothing at all."""
-    await _each(2000, lambda: _trickle(target, b"", b""))
+    await each(2000, lambda: _trickle(target, b"", b""))
 
 
 async def huge_heads(target: Target) -> None:
     """Heads of a megabyte, 20 connections at a time."""
-    await _each(20, lambda: _once(target, b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-A: " + b"a" * _MIB))
+    await each(20, lambda: target.ask(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X-A: " + b"a" * _MIB))
 
 
 async def floods(target: Target) -> None:
@@ -45,16 +41,16 @@ async def floods(target: Target) -> None:
         else:
             writer.close()
 
-    await _each(20, open_one)
+    await each(20, open_one)
 
 
 async def many_channels(target: Target) -> None:
     """Streams of 100 channels that nobody has asked for before, 10 at a time, closed at once."""
 
     async def open_one() -> None:
-        await _once(target, get(random_names(100)))
+        await target.ask(get(random_names(100)))
 
-    await _each(10, open_one)
+    await each(10, open_one)
 
 
 async def many_patterns(target: Target) -> None:
@@ -67,23 +63,7 @@ async def many_patterns(target: Target) -> None:
             pass
         writer.close()
 
-    await _each(200, open_one)
-
-
-async def _each(count: int, attack: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """So many of them at a time, forever."""
-
-    async def again() -> None:
-        for pause in itertools.chain((0.0,), itertools.repeat(0.01)):
-            await asyncio.sleep(pause)
-            with contextlib.suppress(OSError):
-                await attack()
-
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(count):
-            tasks.create_task(again())
-            if number % 100 == 99:
-                await asyncio.sleep(0.05)
+    await each(200, open_one)
 
 
 async def _trickle(target: Target, first: bytes, more: bytes = b"x") -> None:
@@ -97,14 +77,4 @@ async def _trickle(target: Target, first: bytes, more: bytes = b"x") -> None:
             await writer.drain()
     finally:
         answered.cancel()
-        writer.close()
-
-
-async def _once(target: Target, request: bytes) -> None:
-    reader, writer = await target.connect()
-    try:
-        writer.write(request)
-        await writer.drain()
-        await reader.read(4096)
-    finally:
         writer.close()

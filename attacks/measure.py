@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -30,11 +31,17 @@ class Health:
     closed: int
 
 
-def health(worker: Worker, redis: RedisServer, seconds: float) -> Health:
-    """Open streams on a channel that isn't attacked, publish, and reconcile."""
+def health(worker: Worker, redis: RedisServer, seconds: float, headers: Sequence[str] = ()) -> Health:
+    """Open streams on a channel that isn't attacked, publish, and reconcile.
+
+    Args:
+        seconds: of publishing.
+        headers: of the requests for streams.
+    """
     command = [
         sys.executable, "-m", "gateway", "bench", "--url", worker.url, "--publish-redis-url", redis.url,
         "--streams", str(STREAMS), "--rate", str(RATE), "--duration", str(seconds), "--json",
+        *(word for header in headers for word in ("--header", header)),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
     try:

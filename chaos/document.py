@@ -15,10 +15,20 @@ SECURITY = _DOCS / "security.md"
 def write(mark: str, text: str, page: Path = RELIABILITY) -> None:
     """Replace what stands between `<!-- mark: … -->` and `<!-- end of mark -->`."""
     before = page.read_text()
-    begin = before.index(f"<!-- {mark}:")
-    begin = before.index("\n", begin) + 1
-    end = before.index(f"<!-- end of {mark} -->")
+    begin, end = _place(mark, before)
     page.write_text(f"{before[:begin]}\n{text}\n{before[end:]}")
+
+
+def written(mark: str, page: Path = RELIABILITY) -> str:
+    """What stands there now."""
+    text = page.read_text()
+    begin, end = _place(mark, text)
+    return text[begin:end]
+
+
+def _place(mark: str, text: str) -> tuple[int, int]:
+    begin = text.index("\n", text.index(f"<!-- {mark}:")) + 1
+    return begin, text.index(f"<!-- end of {mark} -->")
 
 
 def dated(text: str, remarks: Iterable[str]) -> str:
