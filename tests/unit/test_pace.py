@@ -1,6 +1,7 @@
 """What many want at once is done in many turns of the event loop."""
 
 import asyncio
+from typing import Any
 
 import jwt
 import pytest
@@ -86,3 +87,17 @@ async def test_tokens_never_seen_before_are_verified_one_after_the_other() -> No
     assert beside.most() == 1
     with pytest.raises(StopIteration):
         tokens.grant(texts[0]).send(None)
+
+
+async def test_a_token_that_many_bring_at_once_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = Tokens([secret_key(SECRET)])
+    decode, texts = jwt.decode, [jwt.encode({"sub": f"{number}"}, SECRET, "HS256") for number in range(2)]
+    verified: list[str] = []
+
+    def counted(text: str, *args: Any, **options: Any) -> Any:
+        verified.append(text)
+        return decode(text, *args, **options)
+
+    monkeypatch.setattr(jwt, "decode", counted)
+    assert len(await asyncio.gather(*map(tokens.grant, texts * 10))) == 20
+    assert verified == texts
