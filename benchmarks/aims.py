@@ -22,6 +22,8 @@ class Part:
     """The limit is this many times the same figure of this row; empty: it is the limit itself."""
     reference_scenario: str = ""
     """Where that row is; empty: in the aim's own scenario."""
+    more: float = 0.0
+    """The limit is so much more than that."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,21 @@ AIMS: Sequence[Aim] = (
         "{:,.0f}",
     ),
     Aim(
+        "(h) connects/s with a token ≥ 0.6 × without, all served",
+        "h",
+        (
+            Part("direct token", lambda figures: figures.connects_per_second, 0.6, at_least=True, reference="direct"),
+            Part("direct token", _nothing_lost, 0),
+        ),
+        "{:,.0f}",
+    ),
+    Aim(
+        "(h) CPU per connect with a token ≤ 150 µs more than without",
+        "h",
+        (Part("direct token", lambda figures: figures.connect_cpu, 1.0, reference="direct", more=150.0),),
+        "{:.0f} µs",
+    ),
+    Aim(
         "(i) p99 of the small channel ≤ 15 ms beside a broadcast that keeps up, nothing lost",
         "i",
         (
@@ -172,16 +189,17 @@ def _verdict(aim: Aim, found: Found) -> Verdict:
     for part in aim.parts:
         value = part.value(rows[part.row]) if part.row in rows else None
         limit: float | None = part.limit
+        other: float | None = None
         if part.reference:
             others = found.get(part.reference_scenario or aim.scenario, {})
             other = part.value(others[part.reference]) if part.reference in others else None
-            limit = other * part.limit if other else None
+            limit = other * part.limit + part.more if other else None
         if value is None or limit is None:
             return Verdict(aim, "–", None)
         if not measured:
             measured = aim.form.format(value)
-            if part.reference:
+            if other:
                 where = f" in ({part.reference_scenario})" if part.reference_scenario else ""
-                measured += f" ({value / limit * part.limit:.2f} × {part.reference}{where})"
+                measured += f" ({value / other:.2f} × {part.reference}{where})"
         reached = reached and (value >= limit if part.at_least else value <= limit)
     return Verdict(aim, measured, reached)

@@ -14,6 +14,7 @@ from benchmarks.mercure import mercure
 from benchmarks.nchan import module, nchan
 from benchmarks.program import lacking
 from benchmarks.stage import Stage
+from benchmarks.tokens import SECRET, headers_with_tokens
 from gateway.bench import server
 from gateway.bench.errors import BenchError
 from gateway.bench.session import ACCEPT_GZIP, Target
@@ -62,6 +63,20 @@ def gateway(delivery: str, unix: bool = False, checkout: Path | None = None) -> 
     return start
 
 
+def _with_tokens(count: int) -> Start:
+    """A worker that wants tokens, and clients that send so many different ones in turn."""
+
+    @contextmanager
+    def start(stage: Stage) -> Iterator[Target]:
+        with server.worker(stage.redis_url, stage.server_cores, {"GATEWAY_JWT_SECRET": SECRET}) as running:
+            yield Target(
+                running.url, stage.redis_url, pids=(running.pid,), cores=stage.server_cores,
+                headers_in_turn=headers_with_tokens(count),
+            )  # fmt: skip
+
+    return start
+
+
 def _behind_nginx(start: Start) -> Start:
     """The same server with the project's nginx in front of it, on the same core."""
 
@@ -97,6 +112,8 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "portable": Row(gateway("portable"), "the gateway, through ASGI"),
         "direct": Row(gateway("direct"), "the gateway as it runs by default"),
         "direct gzip": Row(_taking_gzip(gateway("direct")), "the same gateway, its clients taking gzip"),
+        "direct token": Row(_with_tokens(2_000), "the same gateway with a secret, its clients sending 2,000 tokens"),
+        "direct new token": Row(_with_tokens(10_000), "likewise, with 10,000 tokens"),
         "nchan": Row(nchan, "Nchan, an nginx module in C", _BOTH),
         "mercure": Row(mercure, "Mercure, a hub in Go", frozenset({"mercure"})),
         "centrifugo": Row(centrifugo, "Centrifugo, a server in Go", frozenset({"centrifugo"})),

@@ -42,6 +42,7 @@ _ALL = (
     "limit", "tutorial", "portable", "direct", "nchan", *_PEERS, "direct+nginx tcp", "direct+nginx unix",
     "nchan+nginx tcp",
 )  # fmt: skip
+_TOKENS = ("direct token", "direct new token")
 _FAST = ("limit", "direct", "nchan", *_PEERS)
 
 SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
@@ -67,7 +68,7 @@ SCENARIOS: Mapping[str, Scenario] = MappingProxyType(
             Load(100, 20_000, 5, channels=20),
             ("direct", "nchan"),
         ),
-        "h": Scenario("10,000 streams that connect at once", Load(10_000, 1, 3, at_once=10_000), _FAST),
+        "h": Scenario("10,000 streams that connect at once", Load(10_000, 1, 3, at_once=10_000), (*_FAST, *_TOKENS)),
         "i": Scenario(
             "10,000 streams, 5 messages/s, and beside them 10 streams of another channel that take the time",
             Load(10_000, 5, 6),

@@ -48,9 +48,9 @@ class Reader:
     Args:
         plan: `address` (host, port), `sources` (addresses to connect from, if any), `requests` (the request of
             each channel, or the one for all of them; of each stream, if streams have own channels),
-            `channels_each` (how many channels a request names, own ones not counted), `own_every` and `own_channels`
-            (as in `Load`), `at_once` (how many streams may be on their way), `first` and `count` (which streams are
-            this reader's).
+            `headers_in_turn` (each stream's request has one of them, if there are any), `channels_each` (how many
+            channels a request names, own ones not counted), `own_every` and `own_channels` (as in `Load`), `at_once`
+            (how many streams may be on their way), `first` and `count` (which streams are this reader's).
         control: where orders come from.
     """
 
@@ -58,6 +58,7 @@ class Reader:
         self._plan = plan
         self._control = control
         self._requests = [request.encode() for request in plan["requests"]]
+        self._headers = [header.encode() for header in plan["headers_in_turn"]]
         self._latencies = Latencies()
         self._streams: list[Stream] = []
         self._by_descriptor: dict[int, Stream] = {}
@@ -146,7 +147,10 @@ class Reader:
         if code:
             self._lose(stream, os.strerror(code))
             return
-        stream.socket.send(self._requests[stream.channel])
+        request = self._requests[stream.channel]
+        if self._headers:
+            request = b"%b%b\r\n\r\n" % (request[:-2], self._headers[stream.index % len(self._headers)])
+        stream.socket.send(request)
         self._epoll.modify(stream.socket, select.EPOLLIN)
 
     def _opened(self, stream: Stream) -> None:

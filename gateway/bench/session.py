@@ -47,6 +47,7 @@ class Target:
     Args:
         url: of the gateway, or of an endpoint (`{channel}` in it is replaced, else `?channel=` is added).
         publish_url: where to publish: a Redis, or http://…{channel}… to post to.
+        headers_in_turn: one of these is sent with each request, too.
         publish_headers, publish_body: of what is posted; see `gateway.bench.publisher.Http`.
         prefix: of channel names in Redis.
         pids: processes whose CPU and memory are the server's.
@@ -66,6 +67,7 @@ class Target:
     more_urls: tuple[str, ...] = ()
     publish_headers: tuple[str, ...] = ()
     publish_body: str = "{data}"
+    headers_in_turn: tuple[str, ...] = ()
 
 
 class Session:
@@ -191,6 +193,7 @@ class Session:
             "address": ["127.0.0.1" if loopback else parts.hostname, parts.port or 80],
             "sources": _sources(number, count) if loopback else [],
             "requests": [f"GET {target}{tail}" for target in self._request_targets(path)],
+            "headers_in_turn": self._target.headers_in_turn,
             "channels_each": len(self._channels) if self._load.all_channels else 1,
             "own_every": self._load.own_every,
             "own_channels": self._load.own_channels,

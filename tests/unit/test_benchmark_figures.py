@@ -138,6 +138,15 @@ def test_behind_nginx_both_count() -> None:
     assert verdict("unix socket, together", {"a": {"direct+nginx unix": replace(BEHIND, cpu=9.5)}})[1] is False
 
 
+def test_tokens_against_none() -> None:
+    rows = {"direct": FIGURES, "direct token": replace(FIGURES, connects_per_second=6_000.0, connect_cpu=249.0)}
+    assert verdict("connects/s with a token", {"h": rows}) == ("6,000 (0.60 × direct)", True)
+    assert verdict("CPU per connect with a token", {"h": rows}) == ("249 µs (2.49 × direct)", True)
+    rows["direct token"] = replace(FIGURES, connects_per_second=5_900.0, connect_cpu=251.0)
+    assert verdict("connects/s with a token", {"h": rows})[1] is False
+    assert verdict("CPU per connect with a token", {"h": rows})[1] is False
+
+
 def test_only_what_was_measured_is_judged() -> None:
     assert not list(verdicts({}))
     assert {one.aim.scenario for one in verdicts({"g": {"direct": FIGURES}})} == {"g"}
