@@ -221,6 +221,12 @@ class Settings(BaseSettings):
         "The longest a ticket can be valid; without `seconds` in the request it is 60 or this.",
         ge=1,
     )
+    ticket_bytes: int = _field(
+        4096,
+        "bytes",
+        "The names of all channels and patterns of one ticket; Redis keeps them until its stream can't come back.",
+        ge=1,
+    )
     ticket_stream_age: float = _field(
         86_400.0,
         "seconds",
@@ -239,7 +245,11 @@ class Settings(BaseSettings):
     )
 
     subject_ticket_rate: float = _field(
-        0.0, "tickets/s", "Tickets made, per worker and subject; more get 429. 0: no limit.", ge=0
+        50.0,
+        "tickets/s",
+        "Tickets made, per worker and subject; more get 429. A backend that has one token for all its users needs "
+        "more. 0: no limit.",
+        ge=0,
     )
 
     # Limits

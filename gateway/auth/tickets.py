@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 from gateway.auth.channels import Channels
 from gateway.auth.errors import CannotTell, Unauthorized
@@ -24,10 +25,16 @@ from gateway.settings import Settings
 
 _NOTICE = 1.0
 """Seconds until every worker knows of a revocation: until then a token without a date still makes tickets."""
+_HALF_PAIRS = "surrogatepass"
+"""The subject of a JWT may be half of a surrogate pair, which is no UTF-8."""
 _LENGTH = 32
 _BYTES = _LENGTH * 3 // 4
 _PROOF_BYTES = PROOF_LENGTH * 3 // 4
 _ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+class TooLarge(Exception):
+    """A ticket would take too much of Redis' memory."""
 
 
 class Ticket(NamedTuple):
@@ -67,7 +74,7 @@ class Tickets:
     """Makes tickets, and says what they open.
 
     Args:
-        settings: `ticket_stream_age`.
+        settings: `ticket_stream_age` and `ticket_bytes`.
         store: where they are kept.
         metrics: where they are counted.
         is_revoked: whether a grant of a subject, given at some time, doesn't count any more.
@@ -83,6 +90,7 @@ class Tickets:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._stream_age = settings.ticket_stream_age
+        self._most_bytes = settings.ticket_bytes
         self._store = store
         self._metrics = metrics
         self._is_revoked = is_revoked
@@ -92,8 +100,11 @@ class Tickets:
         """A ticket for a stream of these, all of which the grant allows; to be used within so many seconds.
 
         Raises:
+            TooLarge: the names of all channels are longer than the setting `ticket_bytes`.
             StoreFailed: it can't be kept.
         """
+        if sum(len(name.encode()) for name in chain(channels, patterns)) > self._most_bytes:
+            raise TooLarge
         now = self._now()
         until = now + self._stream_age
         if grant.expires_at is not None:
@@ -195,16 +206,16 @@ class _Record(NamedTuple):
 
     @classmethod
     def parse(cls, content: bytes | None) -> "_Record | None":
-        """What was stored, perhaps by a worker of a later version; None: nothing."""
+        """What was stored, perhaps by a worker of a later version; None: nothing, or what no gateway stores."""
         try:
-            fields = json.loads(content or b"{}")
-            return cls(**{name: fields[name] for name in cls._fields if name in fields})
+            fields = json.loads((content or b"").decode(errors=_HALF_PAIRS))
+            record = cls(**{name: fields[name] for name in cls._fields if name in fields})
         except (ValueError, TypeError):
             return None
+        return record if _is_whole(record) else None
 
     def stored(self) -> bytes:
-        # Not orjson: the subject of a JWT may be half of a surrogate pair, which is no UTF-8.
-        return json.dumps(self._asdict()).encode()
+        return json.dumps(self._asdict(), ensure_ascii=False).encode(errors=_HALF_PAIRS)
 
     @property
     def grant(self) -> Grant:
@@ -215,6 +226,22 @@ class _Record(NamedTuple):
             expires_at=self.expires_at,
             issued_at=self.issued_at,
         )
+
+
+def _is_whole(record: Any) -> bool:
+    """Whether everything in a record is of its type."""
+    return (
+        isinstance(record.sub, str | None)
+        and isinstance(record.issued_at, int | float | None)
+        and isinstance(record.expires_at, int | float)
+        and all(map(_are_names, (record.channels, record.patterns, record.presence)))
+        and isinstance(record.proof, str)
+        and record.proof.isascii()
+    )
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _proof_in(last_event_id: str | None) -> str:

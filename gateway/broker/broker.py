@@ -120,6 +120,7 @@ class Broker:
             self._metrics,
             self._now,
         )
+        self.tickets.is_away = lambda: link.problem is not None
         link.control(self.peers.everyone, partial(self.peers.received, self.peers.everyone))
         link.control(self.peers.own, self._own_came)
         if revocable:

@@ -88,6 +88,8 @@ class Place(NamedTuple):
 
 NOWHERE = f"{VERSION}.0.0"
 """The id of a stream without a position; who resumes with it gets a gap."""
+_NOT_BEGUN = f"{VERSION}.0.1"
+"""The id of a stream that has not begun: all it says is the proof."""
 
 
 class Suffix(NamedTuple):
@@ -116,12 +118,22 @@ NO_SUFFIX = Suffix()
 
 
 def with_proof(text: str | None, proof: str) -> str:
-    """An id as its stream would give it if that were the proof; None: of a stream that had none yet."""
+    """What a client with that id is told instead, so that it can come back with the proof; None: it has no id.
+
+    `without_proof` gives the former id.
+    """
     own, place = parse_place(text) if text is not None else (None, None)
     if place is None:
-        return Suffix(proof=proof).on(NOWHERE if own is None else f"{own}~{NOWHERE}")
+        return Suffix(proof=proof).on(_NOT_BEGUN if own is None else f"{own}~{_NOT_BEGUN}")
     assert text is not None
     return Suffix(proof=proof).on(text.removesuffix(f".s{place.proof}") if place.proof else text)
+
+
+def without_proof(text: str) -> str | None:
+    """The id that a client had before it was told one by `with_proof`; None: it had none."""
+    own, place = parse_place(text)
+    is_begun = place is None or (place.generation, place.tick) != (0, 1)
+    return text if is_begun else own
 
 
 def topic_keys(name: str, is_pattern: bool) -> tuple[str, str]:

@@ -1,10 +1,10 @@
-"""Tokens don't belong in logs."""
+"""Tokens don't belong in logs, nor do ids that stand for one."""
 
 import logging
 import re
 
 # A name may be written in percent codes (%74oken), so every parameter with one in its name loses its value too.
-_TOKEN = re.compile(r"([?&;][^=&;\s]*(?:token|authorization|ticket|%)[^=&;\s]*=)[^&\s]*", re.IGNORECASE)
+_TOKEN = re.compile(r"([?&;][^=&;\s]*(?:token|authorization|ticket|event[_-]?id|%)[^=&;\s]*=)[^&\s]*", re.IGNORECASE)
 
 
 class RedactTokens(logging.Filter):

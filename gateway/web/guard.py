@@ -62,7 +62,7 @@ class Guard:
                 opening = await self._tickets.open(
                     request.ticket, request.channels, request.patterns, request.last_event_id
                 )
-                return Permit(request.of(opening.channels, opening.patterns), opening.grant, opening)
+                return Permit(request.opened_by(opening.channels, opening.patterns), opening.grant, opening)
             return Permit(
                 request,
                 await self._authority.subscriber(

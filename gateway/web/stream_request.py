@@ -9,14 +9,15 @@ from urllib.parse import parse_qsl
 import orjson
 
 from gateway.memory.names import BadName, NotAllowed, check_channel, check_pattern
-from gateway.memory.place import MAX_PLACE_BYTES
+from gateway.memory.place import MAX_PLACE_BYTES, without_proof
 from gateway.settings import Settings
 from gateway.web.problem import Problem
 
-# EventSource polyfills can't set headers and send the id in the query; each spells it in its own way.
-_LAST_EVENT_ID = ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
+# EventSource polyfills can't set headers and send the id in the query; each spells it in its own way. What a polyfill
+# adds is newer than what the page has put into its URL.
+_LAST_EVENT_ID = ("lastEventId", "lastEventID", "Last-Event-ID", "last_event_id")
 _PARAMETERS = ("channel", "pattern", "new", "events", "history", "token", "ticket", "strict", *_LAST_EVENT_ID)
-_MEMBERS = ("channels", "patterns", "new", "events", "history", "last_event_id", "tokens")
+_MEMBERS = ("channels", "patterns", "new", "events", "history", "last_event_id", "tokens", "ticket")
 # What a POST may have in its query; all else of the above belongs in its body.
 _POST_PARAMETERS = ("token", "ticket", "strict")
 _MAX_PARAMETERS = 20_000
@@ -48,15 +49,18 @@ class StreamRequest:
     tokens: tuple[str, ...] = ()
     ticket: str | None = None
 
-    def of(self, channels: tuple[str, ...], patterns: tuple[str, ...]) -> "StreamRequest":
-        """The request for these, which its ticket names.
+    def opened_by(self, channels: tuple[str, ...], patterns: tuple[str, ...]) -> "StreamRequest":
+        """The request as its ticket has it.
+
+        Args:
+            channels: those that the ticket names.
+            patterns: likewise.
 
         Raises:
             Problem: 400, one of its new topics is none of them.
         """
-        if (channels, patterns) == (self.channels, self.patterns):
-            return self
-        request = replace(self, channels=channels, patterns=patterns)
+        last_event_id = None if self.last_event_id is None else without_proof(self.last_event_id)
+        request = replace(self, channels=channels, patterns=patterns, last_event_id=last_event_id)
         request.check_new()
         return request
 
@@ -168,9 +172,6 @@ def from_json(
     for name, _ in pairs:
         if name in _PARAMETERS and name not in _POST_PARAMETERS:
             raise Problem(400, f"POST /events takes {name!r} in its JSON body, not in the query.")
-    tickets = [value for name, value in pairs if name == "ticket"]
-    if len(tickets) > 1:
-        raise Problem(400, "The parameter ticket stands twice.")
     strict = _strict(next((value for name, value in pairs if name == "strict"), None))
     if strict:
         for name, _ in pairs:
@@ -180,11 +181,13 @@ def from_json(
     for name in value if strict else ():
         if name not in _MEMBERS:
             raise Problem(400, f"There is no member {name!r}; known are {', '.join(_MEMBERS)}.")
-    events = value.get("events")
-    last_event_id = value.get("last_event_id")
-    for name, member in (("events", events), ("last_event_id", last_event_id)):
+    events, last_event_id, ticket = value.get("events"), value.get("last_event_id"), value.get("ticket")
+    for name, member in (("events", events), ("last_event_id", last_event_id), ("ticket", ticket)):
         if member is not None and not isinstance(member, str):
             raise Problem(400, f"The member {name} must be a string.")
+    tickets = [text for name, text in pairs if name == "ticket"] + ([] if ticket is None else [ticket])
+    if len(tickets) > 1:
+        raise Problem(400, "There is more than one ticket.")
     history = value.get("history")
     if history is not None and type(history) is not int:
         raise Problem(400, "The member history must be a whole number.")

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.auth.tickets import Tickets
+from gateway.auth.tickets import Tickets, TooLarge
 from gateway.fanout.quotas import Quotas
 from gateway.metrics import Metrics
 from gateway.ports import StoreFailed
@@ -58,6 +58,12 @@ class MakeTicket:
             )
         try:
             ticket = await self._tickets.make(grant, request.channels, request.patterns, seconds)
+        except TooLarge:
+            raise Problem(
+                400,
+                f"The names of the channels have more than {settings.ticket_bytes} bytes together (setting "
+                "ticket_bytes); a token in a cookie or header has no such limit.",
+            ) from None
         except StoreFailed as error:
             raise Problem(503, f"Redis did not take it: {error}.", {"Retry-After": "1"}) from None
         answer = {"ticket": ticket.text, "expires_at": ticket.expires_at}

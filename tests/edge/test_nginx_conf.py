@@ -203,6 +203,11 @@ def test_workers_learn_who_asks_and_nobody_can_pretend(tmp_path: Path) -> None:
         ("/events?authorization=SECRET&channel=a", "/events?authorization=-&channel=a"),
         ("/events?channel=a&ticket=SECRET", "/events?channel=a&ticket=-"),
         ("/events?Token=SECRET", "/events?Token=-"),
+        *(
+            (f"/events?channel=a&{name}=2.1.2.sSECRET", f"/events?channel=a&{name}=-")
+            for name in ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID")
+        ),
+        ("/events?ticket=SECRET&last_event_id=2.1.2.sSECRET", "/events?-"),
         ("/events?ticket=SECRET&channel=a&authorization=SECRET", "/events?-"),
         ("/events?token=SECRET&token=SECRET&channel=a", "/events?-"),
         ("/events?channel=a&tok%65n=SECRET", "/events?-"),

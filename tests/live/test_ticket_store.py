@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import logging
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -25,8 +26,10 @@ _TIMES = itertools.count()
 
 
 @asynccontextmanager
-async def store(url: str, prefix: str = "p:", clock: Any = lambda: next(_TIMES)) -> AsyncIterator[RedisTickets]:
-    settings = Settings(redis_url=url, channel_prefix=prefix)
+async def store(
+    url: str, prefix: str = "p:", clock: Any = lambda: next(_TIMES), **more: Any
+) -> AsyncIterator[RedisTickets]:
+    settings = Settings(redis_url=url, channel_prefix=prefix, **more)
     async with Redis(connection_pool=connection_pool(settings, 16, 5)) as commands:
         yield RedisTickets(commands, settings, clock)
         await commands.connection_pool.disconnect()
@@ -49,7 +52,7 @@ async def test_what_is_kept_is_found_by_every_worker(url: str) -> None:
         assert await stranger.find("a") == StoredTicket(None, None)
         assert await other.use("a", b"other's", 60)
         assert not await one.use("a", b"one's", 60)
-        assert await one.find("a") == StoredTicket(b"what it is for", b"other's")
+        assert await one.find("a") == StoredTicket(None, b"other's"), "what it was for is not needed any more"
         assert await other.use("a", b"other's", 60), "the same again: its answer may have been lost"
 
 
@@ -74,7 +77,7 @@ async def test_everything_goes_by_itself(private_redis: RedisServer) -> None:
         await one.keep("never", b"x", -5)
         await one.use("a", b"x", 0.001)
         await one.keep("b", b"x", 7.5)
-        await one.use("b", b"x", 8.5)
+        await one.use("c", b"x", 8.5)
         empty = StoredTicket(None, None)
         await until(lambda: _is(one, "a", empty), "it has expired")
         await until(lambda: _is(one, "never", empty), "it had expired from the beginning")
@@ -82,7 +85,7 @@ async def test_everything_goes_by_itself(private_redis: RedisServer) -> None:
         async with client:
             assert len(await client.keys("*")) == 2
             assert 7000 < await client.pttl("p:gateway:ticket:{b}") <= 7500
-            assert 8000 < await client.pttl("p:gateway:ticket:{b}:used") <= 8500
+            assert 8000 < await client.pttl("p:gateway:ticket:{c}:used") <= 8500
 
 
 async def _is(tickets: RedisTickets, name: str, expected: StoredTicket) -> bool:
@@ -130,3 +133,21 @@ async def test_so_many_questions_at_once(private_redis: RedisServer) -> None:
 
         await asyncio.gather(*map(ask, range(200)))
         assert most <= 8
+
+
+async def test_nobody_waits_for_a_redis_that_hangs(private_redis: RedisServer) -> None:
+    async with store(private_redis.url, subscribe_timeout=0.2) as one:
+        private_redis.send_signal(signal.SIGSTOP)
+        try:
+            asked = [asyncio.create_task(one.find(str(number))) for number in range(1000)]
+            await asyncio.sleep(0)
+            with pytest.raises(StoreFailed, match="too many"):
+                await one.find("one too many")
+            assert all(isinstance(each, StoreFailed) for each in await asyncio.gather(*asked, return_exceptions=True))
+            one.is_away = lambda: True
+            with pytest.raises(StoreFailed, match="can't be reached"):
+                await one.find("a")
+        finally:
+            private_redis.send_signal(signal.SIGCONT)
+        one.is_away = lambda: False
+        assert await one.find("a") == StoredTicket(None, None)

@@ -206,6 +206,13 @@ def test_what_else_a_stream_may_ask_for(pair: list[Worker], redis_server: RedisS
         pass
     with open_stream(one.url, method="POST", params=[("ticket", make(one, [name]))], json={}):
         pass
+    with open_stream(one.url, method="POST", json={"ticket": make(one, [name])}):
+        pass
+    for body in ({"ticket": "garbage", "channels": ["open.a"]}, {"ticket": "", "channels": ["open.a"]}):
+        assert httpx.post(f"{one.url}/events", json=body).status_code == 401
+    assert httpx.post(f"{one.url}/events", json={"ticket": 7}).status_code == 400
+    answer = httpx.post(f"{one.url}/events?ticket={make(one, [name])}", json={"ticket": make(one, [name])})
+    assert answer.status_code == 400
 
 
 def test_it_expires(workers: list[Worker], redis_server: RedisServer, channel: str) -> None:
@@ -313,7 +320,7 @@ def test_a_redis_that_takes_nothing(private_redis: RedisServer, tmp_path: Path) 
         ticket = make(worker)
         redis.config_set("maxmemory", 1)
         assert ask(worker, channels=["news"]).status_code == 503
-        for sent, place in (("", "2.0.0"), ("2.1.2", "2.1.2"), (f"2.1.2.s{'x' * 22}", "2.1.2"), ("17", "17~2.0.0")):
+        for sent, place in (("2.1.2", "2.1.2"), (f"2.1.2.s{'x' * 22}", "2.1.2"), ("17", "17~2.0.1"), ("", "2.0.1")):
             headers = {"Last-Event-ID": sent} if sent else {}
             said = transient(httpx.get(f"{worker.url}/events?ticket={ticket}", headers=headers).text)
             assert said.reason == "auth_unavailable"
@@ -322,10 +329,15 @@ def test_a_redis_that_takes_nothing(private_redis: RedisServer, tmp_path: Path) 
         wait_until(lambda: metric(worker, "streams") == 0, "nobody is left")
         worker.wait_for_output("a ticket can't be looked up or kept: ")
         redis.config_set("maxmemory", 0)
+        worker.wait_for_output("Redis counts again")
         # As if Redis had taken it, and only the answer had been lost.
-        with open_stream(worker.url, params=[("ticket", ticket)], headers={"Last-Event-ID": said.id}) as stream:
+        for text in ("1", "2"):
+            answer = httpx.post(f"{worker.url}/publish/news?durable=1", content=text, headers=bearer(publish=["*"]))
+            assert answer.status_code == 200
+        params, headers = [("ticket", ticket), ("history", "2")], {"Last-Event-ID": said.id or ""}
+        with open_stream(worker.url, params=params, headers=headers) as stream:
             redis.publish("news", "hello")
-            assert [event.type for event in stream.take(2)] == ["gateway.gap", "message"]
+            assert [event.data for event in stream.take(3)] == ["1", "2", "hello"], "it has not begun before"
         assert status(worker, ticket, stream.last_event_id) == 200
 
 
@@ -355,6 +367,29 @@ def test_limits(redis_server: RedisServer, tmp_path: Path) -> None:
         assert ask(worker, bearer("carol"), channels=["news"]).json()["expires_at"] < time.time() + 31
         made = metric(worker, "tickets_total")
         assert made == found.count(200) + 2 + (answer.status_code == 200)
+
+
+def test_the_names_in_a_ticket_have_a_limit(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Each stands in Redis for up to a day."""
+    with Worker(tmp_path, redis_server.url, **settings(ticket_bytes=20)) as worker:
+        assert ask(worker, channels=["x" * 10], patterns=["y" * 9 + "*"]).status_code == 200
+        answer = ask(worker, channels=["x" * 10], patterns=["y" * 10 + "*"])
+        assert answer.status_code == 400
+        assert "setting ticket_bytes" in answer.json()["detail"]
+        assert ask(worker, channels=["ä" * 10]).status_code == 200
+        assert ask(worker, channels=["ä" * 11]).status_code == 400
+
+
+def test_an_id_that_a_polyfill_adds_counts(pair: list[Worker], redis_server: RedisServer, channel: str) -> None:
+    """It is newer than the one that the page has put into the URL."""
+    for name in ("lastEventId", "lastEventID", "Last-Event-ID"):
+        ticket = make(pair[0], [channel])
+        with open_stream(pair[0].url, params=[("ticket", ticket), ("last_event_id", "2.1.2")]) as stream:
+            publish(redis_server, channel, "hello")
+            assert [event.type for event in stream.take(2)] == ["gateway.gap", "message"]
+        params = {"ticket": ticket, "last_event_id": "2.1.2", name: stream.last_event_id}
+        with httpx.stream("GET", f"{pair[1].url}/events", params=params) as answer:
+            assert answer.status_code == 200
 
 
 def test_where_everything_is_public_there_are_none(redis_server: RedisServer, tmp_path: Path) -> None:
@@ -387,6 +422,8 @@ def test_nothing_of_it_is_logged_or_kept_in_clear(workers: list[Worker], redis_s
         stream.next()
     proof = stream.last_event_id[-22:]
     assert status(other, ticket) == 401
+    for name in ("last_event_id", "lastEventId", "lastEventID", "Last-Event-ID"):
+        assert status(one, ticket, **{name: stream.last_event_id}) == 200
     for worker in workers:
         worker.wait_for_output("GET /events")
         assert ticket not in worker.output

@@ -140,7 +140,7 @@ def test_whoever_has_used_a_ticket_for_nothing_can_come_back(last_event_id: str)
         desk.using.set_result(None)
         await idle()
         answer = server.transport.written.decode()
-        id_ = f"{last_event_id.partition('.s')[0] or '2.0.0'}.s{'p' * 22}"
+        id_ = f"{last_event_id.partition('.s')[0] or '2.0.1'}.s{'p' * 22}"
         assert answer.endswith(
             f'id: {id_}\nevent: gateway.closing\nretry: {retry(answer)}\ndata: {{"reason":"draining"}}\n\n'
         )

@@ -19,6 +19,8 @@ from gateway.memory.place import (
     parse_place,
     parse_previous,
     topic_keys,
+    with_proof,
+    without_proof,
 )
 from gateway.memory.position import Position
 from gateway.memory.resume import Resume
@@ -173,6 +175,28 @@ def test_an_id_may_say_whose_stream_it_is() -> None:
     assert both.on_all(["2.1.2", None]) == [f"2.1.2.nabcdef.s{proof}", None]
     for text in (f"2.1.2.s{proof}x", f"2.1.2.s{proof[1:]}", f"2.1.2.s{proof}.nabcdef", f"2.1.2.s{proof}.s{proof}"):
         assert parse_place(text) == (text, None)
+
+
+@pytest.mark.parametrize(
+    ("had", "told", "back"),
+    [
+        (None, "2.0.1", None),
+        ("17", "17~2.0.1", "17"),  # which is looked for among the publisher's own ids
+        ("2.1.2", "2.1.2", "2.1.2.sPROOF"),
+        ("17~2.1.2.12345678:3", "17~2.1.2.12345678:3", "17~2.1.2.12345678:3.sPROOF"),
+        ("2.0.0", "2.0.0", "2.0.0.sPROOF"),
+        (f"2.1.2.nabcdef.s{'x' * 22}", "2.1.2.nabcdef", "2.1.2.nabcdef.sPROOF"),
+    ],
+)
+def test_who_has_no_proof_yet_can_be_told_one(had: str | None, told: str, back: str | None) -> None:
+    proof = "p" * 22
+    id_ = with_proof(had, proof)
+    assert id_ == f"{told}.s{proof}"
+    _, place = parse_place(id_)
+    assert place is not None
+    assert place.proof == proof
+    assert without_proof(id_) == (back.replace("PROOF", proof) if back else None)
+    assert without_proof("17") == "17"
 
 
 def test_forms() -> None:

@@ -151,6 +151,7 @@ BOUNDS: dict[str, tuple[float, float | None]] = {
     "expiry_notice": (NONE_IS_POSSIBLE, None),
     "revocation_age": (1, None),
     "ticket_seconds": (1, None),
+    "ticket_bytes": (1, None),
     "ticket_stream_age": (1, None),
     "subject_streams": (NONE_IS_POSSIBLE, None),
     "subject_publish_rate": (NONE_IS_POSSIBLE, None),

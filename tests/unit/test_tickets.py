@@ -1,5 +1,6 @@
 """What a ticket opens, and when it opens nothing."""
 
+import json
 import re
 from typing import Any
 
@@ -228,6 +229,14 @@ async def test_a_store_that_is_away_refuses_nobody() -> None:
     assert (desk.metrics.tickets, desk.metrics.unauthorized.total()) == (1, 0)
 
 
+async def test_what_a_later_version_adds_is_ignored() -> None:
+    desk = Desk()
+    ticket = await desk.make()
+    (name,) = desk.kept
+    desk.kept[name] = json.dumps({**_GOOD, "more": 1}).encode(), 1e9
+    assert (await desk.open(ticket)).channels == ("a",)
+
+
 async def test_odd_subjects() -> None:
     desk = Desk()
     for sub in (None, "", "ä", "\ud800", "a\nb"):
@@ -238,7 +247,21 @@ async def test_odd_subjects() -> None:
         assert (opening.grant.sub, again.grant.sub) == (sub, sub)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"proof": ""}', b"\xff"])
+_GOOD: dict[str, Any] = {
+    "sub": "alice", "issued_at": 1, "expires_at": 1e9, "channels": ["a"], "patterns": [], "presence": [], "proof": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"{}", b"[]", b"7", b"\xff", b'{"proof": ""}',
+        *(json.dumps({**_GOOD, name: value}).encode() for name, value in [
+            ("sub", 7), ("issued_at", "x"), ("expires_at", None), ("channels", "a"), ("channels", [1]),
+            ("patterns", None), ("presence", {}), ("proof", 5), ("proof", "\xe4"),
+        ]),
+    ],
+)  # fmt: skip
 async def test_what_is_broken_in_the_store_opens_nothing(content: bytes) -> None:
     desk = Desk()
     ticket = await desk.make()
