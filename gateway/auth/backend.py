@@ -17,9 +17,9 @@ from gateway.auth.answer import body_of
 from gateway.auth.credentials import Credentials
 from gateway.auth.errors import CannotTell, Forbidden, Unauthorized
 from gateway.auth.grant import Grant, grant_of, seconds
-from gateway.auth.pace import Pace
 from gateway.auth.urls import without_secrets
 from gateway.metrics import Metrics
+from gateway.pace import Pace
 from gateway.settings import Settings
 from gateway.throttle import Throttle
 

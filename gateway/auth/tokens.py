@@ -18,7 +18,7 @@ from jwt.exceptions import (
 from gateway.auth.errors import Unauthorized
 from gateway.auth.grant import Grant, grant_of, seconds
 from gateway.auth.keys import Key, matching
-from gateway.auth.pace import Pace
+from gateway.pace import Pace
 
 CLAIM = "gateway"
 

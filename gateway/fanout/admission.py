@@ -31,6 +31,7 @@ from gateway.memory.place import NO_SUFFIX, Suffix
 from gateway.memory.replay import Replayed
 from gateway.memory.topic import Topic, pin, unpin
 from gateway.metrics import Metrics
+from gateway.pace import Pace
 from gateway.ports import Clock, Past, TooManyTopics, Topics
 from gateway.settings import Settings
 
@@ -83,7 +84,8 @@ class Admission:
         self._budget = Budget(settings.accept_rate, monotonic)
         self._waiting = Waiting(members, monotonic)
         self._inquiry = Inquiry(settings, listening, clock, past, monotonic)
-        self.long = LongReplays(settings, listening, flush, self._inquiry, members.unsent)
+        self._pace = Pace()
+        self.long = LongReplays(settings, listening, flush, self._inquiry, members.unsent, self._pace)
         self._replays = Replays(settings, listening, flush, self._inquiry, self.long, metrics)
         self._returning = Returning(members, delivery, self._replays, self.long, self._inquiry, self.close)
         self._turn = asyncio.Lock()
@@ -130,6 +132,8 @@ class Admission:
             self._flush()
             return self._admitted(subscriber, NOTHING)
         beginning = Beginning(subscriber.topics, subscriber.encoding, wish)
+        if self._replays.is_long(beginning):  # hundreds may come in this turn of the loop
+            return None
         step = self._replays.step(beginning)
         return self._admitted(subscriber, step, beginning) if isinstance(step, Ready) else None
 
@@ -164,6 +168,10 @@ class Admission:
         try:
             while True:
                 await self._waiting.until_open(subscriber, deadline)
+                if self._replays.is_long(beginning):
+                    await self._pace.turn()
+                    if not all(topic.heard for topic in subscriber.topics):
+                        continue
                 step = self._replays.step(beginning)
                 if isinstance(step, Ready):
                     return self._admitted(subscriber, step, beginning)

@@ -16,6 +16,7 @@ from gateway.memory.catch_up import CatchUp, Older, Wish
 from gateway.memory.listening import Listening
 from gateway.memory.replay import Limits, Replay, Replayed
 from gateway.memory.topic import pin, unpin
+from gateway.pace import Pace
 from gateway.settings import Settings
 
 IN_ONE_GO = Limits(1000, 131_072)
@@ -33,6 +34,7 @@ class LongReplays:
         flush: has everything delivered that has been counted.
         inquiry: finds out what is missing.
         unsent: the memory of all that waits for clients.
+        pace: lets one be looked at in each turn of the loop.
 
     Attributes:
         gate: limits how many are prepared at the same time.
@@ -46,10 +48,12 @@ class LongReplays:
         flush: Callable[[], None],
         inquiry: Inquiry,
         unsent: Unsent,
+        pace: Pace,
     ) -> None:
         self._listening = listening
         self._flush = flush
         self._inquiry = inquiry
+        self._pace = pace
         self.gate = Gate(settings.replays_at_once, settings.replays_waiting, settings.subscribe_timeout)
         self.room = Unsent(settings.replay_total_bytes, unsent)
         self._preparing: SharedWork[Prepared | str | None] = SharedWork()
@@ -109,7 +113,10 @@ class LongReplays:
             return refusal.reason
 
     async def _read_and_encoded(self, state: CatchUp, encoding: Encoding) -> Prepared | None:
-        while all(topic.heard for topic in state.topics):
+        while True:
+            await self._pace.turn()
+            if not all(topic.heard for topic in state.topics):
+                return None
             self._flush()
             step = self._inquiry.plan(state)
             if isinstance(step, Replay):
@@ -118,7 +125,6 @@ class LongReplays:
             if isinstance(step, Older) and not _is_short(step, state):
                 self._make_room()
             await self._inquiry.satisfy([(state, step)])
-        return None
 
     def _make_room(self) -> None:
         """Room for another piece.

@@ -79,6 +79,10 @@ class Replays:
             self._remembered.popitem(last=False)
         return ready
 
+    def is_long(self, beginning: Beginning) -> bool:
+        """Whether `step` may take milliseconds; else it takes a few, at most."""
+        return beginning.state.has_missed_more_than(IN_ONE_GO.events)
+
     def count(self, step: Ready | Prepared, streams: int = 1) -> None:
         """So many streams get it."""
         self._metrics.replayed += streams * (step.events - len(step.gaps))

@@ -123,6 +123,11 @@ class CatchUp:
         self.older.clear()
         self.cut = {}
 
+    def has_missed_more_than(self, events: int) -> bool:
+        """Whether its client has missed more on one of its topics; as far as that can be told without looking."""
+        place = self._resume.place if self._resume is not None else None
+        return place is not None and any(topic.ring.has_more_than(events, place.at(topic)) for topic in self.topics)
+
     def attempt(
         self, listening: Listening, limits: Limits, may_search: Callable[[], bool] = lambda: True
     ) -> list[Replayed] | Need:

@@ -129,6 +129,10 @@ class Ring:
         before: list[Kept] = [Hole(start, self.since, UNKNOWN)] if start < self.since else []
         return before + list(clip(found, start, LAST))
 
+    def has_more_than(self, count: int, start: Position) -> bool:
+        """Whether more entries than that came after a position; the cost doesn't depend on how many there are."""
+        return len(self._entries) > count and self._entries[-count - 1].end > start
+
     def between(self, start: Position, end: Position) -> list[Kept]:
         """What lies in (start, end], which has to be after `since`."""
         return list(clip(self._entries, start, end))

@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 
 from gateway.fanout.encodings import Encodings
 from gateway.fanout.in_band import expiring
 from gateway.fanout.turned_away import TopicRefused, TurnedAway
-from gateway.memory.catch_up import Wish
+from gateway.memory.catch_up import CatchUp, Wish
 from gateway.memory.entry import Entry
 from gateway.memory.event import Event
 from gateway.memory.position import Position
@@ -929,6 +930,43 @@ def test_who_has_waited_for_a_long_replay_has_time_for_the_next() -> None:
         await idle()
         assert stream.refusal is None
         assert stream.texts == [str(number) for number in range(2100)]
+
+    run(play)
+
+
+@pytest.mark.parametrize("proof", [True, False])
+def test_many_who_are_far_behind_leave_the_loop_to_others(proof: bool) -> None:
+    """To find out what one has missed takes milliseconds; for hundreds that was done in one turn of the loop."""
+
+    async def play() -> None:
+        entrance = Entrance(history_events=5000, queue_events=5000)
+        holder = entrance.enter("a")
+        await idle()
+        entrance.open("a")
+        await idle()
+        for number in range(1100):
+            entrance.publish(("a", str(number)))
+        ids = [frame.id for frame in holder.frames if frame.type == "message"]
+        planned = 0
+        plan = entrance.admission._inquiry.plan
+
+        def count(state: CatchUp) -> Any:
+            nonlocal planned
+            planned += 1
+            return plan(state)
+
+        entrance.admission._inquiry.plan = count  # type: ignore[method-assign]
+        streams = [
+            entrance.enter("a", last_event_id=ids[number], proof=f"{number:022}" if proof else "")
+            for number in range(50)
+        ]
+        most = 0
+        while not all(stream.begun for stream in streams):
+            before = planned
+            await asyncio.sleep(0)
+            most = max(most, planned - before)
+        assert most <= 2, "one that is far behind, and what follows a long replay"
+        assert [len(stream.texts) for stream in streams] == [1099 - number for number in range(50)]
 
     run(play)
 

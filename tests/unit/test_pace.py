@@ -7,8 +7,8 @@ import jwt
 import pytest
 
 from gateway.auth.keys import secret_key
-from gateway.auth.pace import Pace
 from gateway.auth.tokens import Tokens
+from gateway.pace import Pace
 
 pytestmark = pytest.mark.anyio
 

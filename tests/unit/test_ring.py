@@ -47,6 +47,16 @@ def test_what_came_after_a_position() -> None:
     assert last(kept, 2) == entries[2:]
 
 
+def test_how_much_came_after_a_position_without_looking_at_it() -> None:
+    kept = ring()
+    assert not kept.has_more_than(0, ZERO)
+    for number in range(1, 11):
+        kept.append(entry(at(1, number)))
+    for start, count in ((at(1, 0), 10), (at(1, 4), 6), (at(1, 9), 1), (at(1, 10), 0), (at(2), 0), (ZERO, 10)):
+        assert not kept.has_more_than(count, start)
+        assert kept.has_more_than(count - 1, start) or not count
+
+
 def test_what_is_forgotten_is_an_unknown_hole() -> None:
     kept = ring(events=2)
     for count in range(1, 5):
