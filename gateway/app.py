@@ -84,6 +84,7 @@ class Gateway:
             lambda: self.link.flush(),
             broker.clock,
             broker.past,
+            broker.ends,
             self.metrics,
             clock,
         )

@@ -63,6 +63,9 @@ class Receiver(Protocol):
     def ticked(self) -> None:
         """A tick was heard."""
 
+    def over(self, topics: Sequence[Topic]) -> None:
+        """These channels are over; the message that says so was delivered."""
+
 
 class Source(Protocol):
     """Where messages come from."""
@@ -166,6 +169,17 @@ class StoredTicket(NamedTuple):
     used: bytes | None
 
 
+class Ends(Protocol):
+    """Which channels are over."""
+
+    async def over(self, channels: Sequence[str]) -> list[bool]:
+        """Whether each of them is.
+
+        Raises:
+            StoreFailed: Redis can't be reached.
+        """
+
+
 class TicketStore(Protocol):
     """Where tickets are kept for all workers, by names from which nobody can tell the ticket."""
 
@@ -216,6 +230,16 @@ class Publisher(Protocol):
 
         Returns:
             The event's id on streams of this channel alone.
+
+        Raises:
+            PublishFailed: Redis can't be reached or refuses.
+        """
+
+    async def end(self, channel: str) -> str:
+        """Say that a channel is over, until something durable is published on it; the second time does nothing.
+
+        Returns:
+            The id of its end on streams of this channel alone.
 
         Raises:
             PublishFailed: Redis can't be reached or refuses.

@@ -209,6 +209,12 @@ class Settings(BaseSettings):
         30.0, "seconds", "So long before a stream's token expires it gets `gateway.expiring`; 0: it gets none.", ge=0
     )
 
+    end_age: float = _field(
+        86_400.0,
+        "seconds",
+        "How long it is known that a channel is over (`gateway end`); longer than clients take to come back.",
+        ge=1,
+    )
     revocation_age: float = _field(
         2_592_000.0,
         "seconds",

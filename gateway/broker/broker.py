@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from gateway.broker.client import connection_pool
 from gateway.broker.clock import ALIVE, TickClock, tick_channel
+from gateway.broker.ends import RedisEnds
 from gateway.broker.functions import Functions
 from gateway.broker.library import Library
 from gateway.broker.link import Link
@@ -69,6 +70,7 @@ class Broker:
         self._functions = Functions(self._commands, self.library, self._signer, settings.secret)
         self._limits = RedisLimits(self._commands, settings)
         self.revocations = Revocations(self._commands, settings, database)
+        self.ends = RedisEnds(self.library, settings.channel_prefix)
         self.tickets = RedisTickets(self._commands, settings, clock)
         self.publisher = RedisPublisher(self._commands, self.library, settings.channel_prefix)
         self.history = History(settings, clock)

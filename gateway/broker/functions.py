@@ -200,6 +200,7 @@ class Functions:
             f"-- serial of the secret: {secret.serial}\n"
             f"{self._library.code(secret.text)}\n"
             "redis.register_function('gateway_publish', publish)\n"
+            "redis.register_function('gateway_end', finish)\n"
             "redis.register_function('gateway_tick', tick)\n"
         )
 

@@ -18,15 +18,19 @@
 --   gateway.stream:CHANNEL   Redis Stream; entry GENERATION-NUMBER: d message, t tick, p position of the channel's
 --                            previous durable message ('': none known). The previous version's have only d, and its
 --                            workers take the first field for the message.
+--   gateway.end:CHANNEL      position of the message that says that the channel is over; gone once there is another, or
+--                            after END_AGE
 --   gateway.ages             zset: CHANNEL, when its newest durable message came. Losing it is harmless: n: stays.
 --   gateway.checkpoints      zset: entry id, when it was issued. Losing it is harmless: messages are kept for longer.
 --   gateway.clock            the previous version's clock, so that its workers can run beside this one's.
 -- A position is GENERATION.TICK.NUMBER; within a generation the number alone gives the order.
 
 local EVENTS, AGE, MAX_BYTES = @EVENTS@, @AGE_MS@, @MAX_BYTES@  -- AGE 0: no limit of age
+local END_AGE = @END_AGE_MS@
 -- Between checkpoints: what a minute is to a day. Redis 7.0 has no `math` while a library is being loaded.
 local STEP = AGE < 1440 and 1 or (AGE - AGE % 1440) / 1440
 local MARK = '\30gateway:'
+local END = MARK .. 'end'  -- what a message is that says that its channel is over; nobody else can publish one
 local RESERVED = 'gateway.'
 local SECRET = '@SECRET@'
 local SECRET_KEY = '@SECRET_KEY@'  -- holds the secret in force where there are no Functions; else empty
@@ -289,14 +293,8 @@ local function expire(state, key, channel, now, pruned, step, cut)
   prune(state, now, pruned)
 end
 
--- KEYS: channel. ARGV: message. Returns the message's position.
-local function publish(keys, args)
-  local channel, message = keys[1], args[1]
-  if not channel or not message or #keys ~= 1 or #args ~= 1 then
-    return redis.error_reply('ERR one channel and one message, such as: FCALL gateway_publish 1 news hello')
-  end
-  local why = fault(channel, message)
-  if why then return redis.error_reply(why) end
+-- Keeps a message and publishes it; returns its position.
+local function keep(channel, message)
   local now = AGE > 0 and math.floor(now_us() / 1000)
   local key = 'gateway.stream:' .. channel
   local state, known, pruned, step, cut, db = begin('n:' .. channel, 'pruned', 'step', 'cut', 'db')
@@ -320,10 +318,39 @@ local function publish(keys, args)
   local number = string.format('%.0f-%010.0f', state.generation, state.clock)
   -- A new database has no number until its first tick.
   local mark = SECRET == '' and '' or ' ' .. signature(db or '', number .. ' ' .. channel)
+  if message == END then
+    redis.call('SET', 'gateway.end:' .. channel, position, 'PX', END_AGE)
+  else
+    redis.call('DEL', 'gateway.end:' .. channel)
+  end
   redis.call('PUBLISH', channel, MARK .. number .. mark .. '\n' .. message)
   -- The message is on its way. With an error, for a key of somebody else's, its publisher would send it again.
   if now then pcall(expire, state, key, channel, now, pruned, step, cut) end
   return position
+end
+
+-- KEYS: channel. ARGV: message. Returns the message's position.
+local function publish(keys, args)
+  local channel, message = keys[1], args[1]
+  if not channel or not message or #keys ~= 1 or #args ~= 1 then
+    return redis.error_reply('ERR one channel and one message, such as: FCALL gateway_publish 1 news hello')
+  end
+  local why = fault(channel, message)
+  if why then return redis.error_reply(why) end
+  return keep(channel, message)
+end
+
+-- KEYS: channel, which is over from here on, until something else is published on it. Returns the position of its end;
+-- if it is over already, that of the former end.
+local function finish(keys, args)
+  local channel = keys[1]
+  if not channel or #keys ~= 1 or #args ~= 0 then
+    return redis.error_reply('ERR one channel, such as: FCALL gateway_end 1 news')
+  end
+  local why = fault(channel, '')
+  if why then return redis.error_reply(why) end
+  local known = redis.pcall('GET', 'gateway.end:' .. channel)
+  return type(known) == 'string' and known or keep(channel, END)
 end
 
 -- Reads a channel's Redis Stream from its newest wanted entry backwards, in pages that grow: what is not handed out is

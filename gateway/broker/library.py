@@ -16,6 +16,8 @@ _SCAN = 1000
 
 _STREAM = "gateway.stream:"
 """What the key of a channel's Redis Stream begins with."""
+_END = "gateway.end:"
+"""Likewise, of what says that the channel is over."""
 
 
 class Place(NamedTuple):
@@ -140,6 +142,7 @@ class Library:
         source = files(__package__).joinpath("library.lua").read_text()
         source = source.replace("@EVENTS@", str(settings.durable_events))
         source = source.replace("@AGE_MS@", str(int(settings.durable_age * 1000)))
+        source = source.replace("@END_AGE_MS@", str(int(settings.end_age * 1000)))
         self._source = source.replace("@MAX_BYTES@", str(settings.max_payload_bytes))
         self._scripts: dict[str, Any] = {}
         self.use(b"")
@@ -156,7 +159,7 @@ class Library:
     def use(self, secret: bytes, key: str = "") -> None:
         """Have what is published from now on signed with this secret, or with that in the key, if there is one."""
         code = self.code(secret, key)
-        for name in ("tick", "publish", "read", "last"):
+        for name in ("tick", "publish", "finish", "read", "last"):
             self._scripts[name] = self._redis.register_script(f"{code}\nreturn {name}(KEYS, ARGV)")
 
     async def tick(self, channel: str, seen: Place, spacing_ms: int) -> TickReply:
@@ -203,6 +206,27 @@ class Library:
         """
         position: bytes | None = await self._function("publish", [channel], [message])
         return None if position is None else position.decode()
+
+    async def end(self, channel: str) -> str:
+        """Publish that a channel is over, until something else is published on it; once.
+
+        Returns:
+            The position of that message, "generation.tick.number".
+        """
+        if self.has_functions and (called := await self.call_end(channel)) is not None:
+            return called
+        position: bytes = await self._scripts["finish"](keys=[channel], args=[])
+        return position.decode()
+
+    async def call_end(self, channel: str) -> str | None:
+        """The same as FCALL does it; None if the functions are not there."""
+        position: bytes | None = await self._function("end", [channel], [])
+        return None if position is None else position.decode()
+
+    async def ended(self, channels: Sequence[str]) -> list[bool]:
+        """Which of these channels are over."""
+        found = await cast("Any", self._redis.mget([f"{_END}{channel}" for channel in channels]))
+        return [each is not None for each in found]
 
     async def _function(self, name: str, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
         """The answer of a function in Redis; None if it isn't there, or this user may not call it."""

@@ -21,7 +21,7 @@ from gateway.broker.signature import Signer
 from gateway.broker.topics import WantedTopics
 from gateway.memory.durable_channels import DurableChannels
 from gateway.memory.entry import Entry
-from gateway.memory.event import RESERVED_PREFIX, Event, Undeliverable, parse, split_durable
+from gateway.memory.event import RESERVED_PREFIX, Event, Undeliverable, event_of, split_durable
 from gateway.memory.history import History
 from gateway.memory.listening import Key, Listening, OutOfStep, ServerChanged
 from gateway.memory.names import BadName, check_clean
@@ -121,6 +121,7 @@ class Link:
         # Of refused commands: asked for again one by one, so that a forbidden one harms no other.
         self._refused: list[Key] = []
         self._batch: list[Heard] = []
+        self._over: list[Topic] = []
         self._heard_at = 0.0
         self._reopening: set[Topic] = set()
         self._problem: str | None = _NO_PROBLEM_YET
@@ -322,7 +323,7 @@ class Link:
                 raise Undeliverable(
                     "not_durable", "only durable messages are delivered here (setting durable_channels)"
                 )
-            event = parse(body, durable is not None, self._max_payload_bytes, self._max_id_bytes)
+            event = event_of(channel, body, durable is not None, self._max_payload_bytes, self._max_id_bytes)
         except Undeliverable as error:
             self._reject(name, error)
         except (BadName, UnicodeDecodeError):
@@ -332,6 +333,8 @@ class Link:
         except Exception:  # a fault of ours: it must not cost the messages that came with this one
             logger.exception("message on %r could not be read", name)
             self._metrics.refused_messages["fault"] += 1
+        if number:
+            self._note_end(topics, event is not None and event.is_end)
         if len(topics) == 1:
             topic = topics[0]
             position = self._listening.count(topic, number)
@@ -347,6 +350,14 @@ class Link:
             if position is not None:
                 self._history.append(topic.ring, Entry(position, channel, event))
         return Heard(channel, event, topics, positions)
+
+    def _note_end(self, topics: Sequence[Topic], is_end: bool) -> None:
+        """A durable message has come: it is its channel's end, or says that the channel isn't over."""
+        for topic in topics:
+            if not topic.is_pattern:
+                topic.over = is_end
+                if is_end:
+                    self._over.append(topic)
 
     def _reject(self, name: bytes, error: Undeliverable) -> None:
         self._metrics.refused_messages[error.reason] += 1
@@ -372,6 +383,9 @@ class Link:
                 self._receiver.deliver(batch)
             except Exception:  # a fault of ours must not cost the connection
                 logger.exception("delivering %d messages failed", len(batch))
+        if self._over:
+            over, self._over = self._over, []
+            self._receiver.over(over)
 
     def _reject_signature(self, name: bytes) -> None:
         """What was marked as durable is a plain message like any other: anybody may write the mark."""

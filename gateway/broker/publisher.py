@@ -1,5 +1,7 @@
 """PUBLISH."""
 
+from collections.abc import Awaitable, Callable
+
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -38,22 +40,38 @@ class RedisPublisher:
             raise PublishFailed(str(error) or type(error).__name__) from error
 
     async def publish_durable(self, channel: str, payload: bytes) -> str:
+        name = self._prefix + channel
+        return await self._counted(
+            channel, lambda: self._library.call(name, payload), lambda: self._library.publish(name, payload)
+        )
+
+    async def end(self, channel: str) -> str:
+        name = self._prefix + channel
+        return await self._counted(channel, lambda: self._library.call_end(name), lambda: self._library.end(name))
+
+    async def _counted(
+        self, channel: str, call: Callable[[], Awaitable[str | None]], sign: Callable[[], Awaitable[str]]
+    ) -> str:
+        """The id of a message that Redis counts.
+
+        Args:
+            channel: on which it is published.
+            call: publishes it as FCALL does.
+            sign: likewise, with the secret.
+        """
         try:
-            answer = await self._publish_durable(self._prefix + channel, payload)
+            answer = None
+            if self._functions is not None and (answer := await call()) is None:
+                await self._functions.install()
+                self._functions.adopt()
+                self._functions = None
+            if answer is None:
+                answer = await sign()
         except (RedisError, OSError) as error:
             raise PublishFailed(str(error) or type(error).__name__) from error
         generation, tick, number = map(int, answer.split("."))
         key, _ = topic_keys(channel, False)
         return format_place((generation, tick), [(key, Position(generation, tick, number))])
-
-    async def _publish_durable(self, channel: str, payload: bytes) -> str:
-        if self._functions is not None:
-            if (position := await self._library.call(channel, payload)) is not None:
-                return position
-            await self._functions.install()
-            self._functions.adopt()
-            self._functions = None
-        return await self._library.publish(channel, payload)
 
     async def close(self) -> None:
         """Close the connections."""

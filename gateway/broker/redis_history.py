@@ -13,7 +13,7 @@ from gateway.broker.topics import WantedTopics
 from gateway.memory.durable_channels import DurableChannels
 from gateway.memory.durables import reason_of
 from gateway.memory.entry import Entry
-from gateway.memory.event import Undeliverable, parse
+from gateway.memory.event import Undeliverable, event_of
 from gateway.memory.hole import Hole
 from gateway.memory.position import Position
 from gateway.memory.topic import Topic
@@ -144,7 +144,7 @@ class RedisHistory:
         entries = []
         for (generation, tick, number), _, message in kept:
             try:
-                event = parse(message, True, self._settings.max_payload_bytes, self._settings.max_id_bytes)
+                event = event_of(name, message, True, self._settings.max_payload_bytes, self._settings.max_id_bytes)
             except Undeliverable:  # rejected and counted when it was live
                 continue
             entries.append(Entry(Position(generation, tick, number), name, event))

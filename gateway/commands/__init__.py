@@ -11,6 +11,7 @@ _COMMANDS = CommandsOnDemand(
         "run": "gateway.commands.run:run",
         "publish": "gateway.commands.publish:publish",
         "listen": "gateway.commands.listen:listen",
+        "end": "gateway.commands.end:end",
         "revoke": "gateway.commands.revoke:revoke",
         "token": "gateway.commands.token:token",
         "bench": "gateway.bench.command:command",

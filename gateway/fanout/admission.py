@@ -14,6 +14,7 @@ from gateway.fanout.beginning import NOTHING, Beginning, Ready
 from gateway.fanout.budget import Budget
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encoding
+from gateway.fanout.endings import Endings, all_over
 from gateway.fanout.in_band import closing
 from gateway.fanout.inquiry import Inquiry
 from gateway.fanout.long_replays import LongReplays
@@ -21,7 +22,7 @@ from gateway.fanout.members import Members
 from gateway.fanout.replays import Replays
 from gateway.fanout.returning import Returning
 from gateway.fanout.subscriber import Subscriber
-from gateway.fanout.turned_away import TurnedAway
+from gateway.fanout.turned_away import Over, TurnedAway
 from gateway.fanout.unsent import Piece
 from gateway.fanout.waiting import Waiting
 from gateway.memory.catch_up import Wish
@@ -32,7 +33,7 @@ from gateway.memory.replay import Replayed
 from gateway.memory.topic import Topic, pin, unpin
 from gateway.metrics import Metrics
 from gateway.pace import Pace
-from gateway.ports import Clock, Past, TooManyTopics, Topics
+from gateway.ports import Clock, Ends, Past, TooManyTopics, Topics
 from gateway.settings import Settings
 
 _MOST_LONG_REPLAYS = 5
@@ -51,6 +52,7 @@ class Admission:
         flush: has everything delivered that has been counted.
         clock: Redis' clock.
         past: what others know.
+        ends: which channels are over.
         metrics: where replays and gaps are counted.
         monotonic: event loop time.
 
@@ -68,6 +70,7 @@ class Admission:
         flush: Callable[[], None],
         clock: Clock,
         past: Past,
+        ends: Ends,
         metrics: Metrics,
         monotonic: Callable[[], float],
     ) -> None:
@@ -87,7 +90,11 @@ class Admission:
         self._pace = Pace()
         self.long = LongReplays(settings, listening, flush, self._inquiry, members.unsent, self._pace)
         self._replays = Replays(settings, listening, flush, self._inquiry, self.long, metrics)
-        self._returning = Returning(members, delivery, self._replays, self.long, self._inquiry, self.close)
+        self._endings = Endings(members, listening, ends, delivery.settle)
+        self.over = self._endings.over
+        self._returning = Returning(
+            members, delivery, self._replays, self.long, self._inquiry, self._endings, self.close
+        )
         self._turn = asyncio.Lock()
 
     # -- new streams
@@ -126,7 +133,7 @@ class Admission:
 
         None: `begin` has to be awaited.
         """
-        if not all(topic.heard for topic in subscriber.topics):
+        if not all(topic.heard and topic.over is False for topic in subscriber.topics):
             return None
         if wish.from_now:
             self._flush()
@@ -143,14 +150,20 @@ class Admission:
         Raises:
             TurnedAway: not within the setting `subscribe_timeout`, or it has left before; the subscriber is gone.
             TopicRefused: Redis refuses one of its topics; the subscriber is gone.
+            Over: nothing is to come any more on any of them; the subscriber is gone.
         """
         deadline = self._monotonic() + self._settings.subscribe_timeout
         try:
             if not wish.from_now:
                 return await self._catch_up(subscriber, wish, deadline)
-            await self._waiting.until_open(subscriber, deadline)
+            await self._until_known(subscriber, deadline)
             self._flush()
+            if all_over(subscriber.topics) and not wish.told_of_end:
+                raise Over
             return self._admitted(subscriber, NOTHING)
+        except Over:
+            self._members.leave(subscriber, "ended")
+            raise
         except TurnedAway as refusal:
             self._members.leave(subscriber, refusal.reason)
             raise
@@ -161,19 +174,30 @@ class Admission:
             self._members.leave(subscriber, "client")
             raise
 
+    async def _until_known(self, subscriber: Subscriber, deadline: float) -> None:
+        """Wait until its topics are open, and it is known which are over."""
+        while True:
+            await self._waiting.until_open(subscriber, deadline)
+            await self._endings.know(subscriber.topics)
+            if all(topic.heard and topic.over is not None for topic in subscriber.topics):
+                return
+
     async def _catch_up(self, subscriber: Subscriber, wish: Wish, deadline: float) -> bytes:
         patience = self._settings.subscribe_timeout
         beginning = Beginning(subscriber.topics, subscriber.encoding, wish)
         pin(subscriber.topics)
         try:
             while True:
-                await self._waiting.until_open(subscriber, deadline)
+                await self._until_known(subscriber, deadline)
                 if self._replays.is_long(beginning):
                     await self._pace.turn()
                     if not all(topic.heard for topic in subscriber.topics):
                         continue
                 step = self._replays.step(beginning)
                 if isinstance(step, Ready):
+                    has_all = not step.events and not beginning.before
+                    if has_all and all_over(subscriber.topics) and not wish.told_of_end:
+                        raise Over
                     return self._admitted(subscriber, step, beginning)
                 is_late = self._monotonic() >= deadline or len(beginning.before) == _MOST_LONG_REPLAYS
                 if subscriber.closed is not None or is_late:
@@ -204,6 +228,11 @@ class Admission:
             self._members.include(subscriber, suffix.new)
         encoding = subscriber.encoding
         last = step.piece + self._replays.opened(subscriber.topics, encoding, suffix)
+        if any(topic.over for topic in subscriber.topics):
+            was_told = beginning is not None and not beginning.is_new
+            if not was_told or (all_over(subscriber.topics) and not step.events):
+                last += self._replays.ended(subscriber.topics, encoding, suffix)
+            self._endings.look_at(subscriber)
         if beginning is not None and before and subscriber.closed is None:
             pieces = chain(beginning.pieces(), [Piece(self.long.room, last)])
             self._delivery.begin_with(subscriber, pieces)

@@ -50,6 +50,10 @@ class Audience:
             if not group:
                 del groups[subscriber.encoding]
 
+    def everybody(self) -> "list[Subscriber]":
+        """Those that have joined."""
+        return [each for groups in (self.single, self.joint) for group in groups.values() for each in group]
+
     def has(self, subscriber: "Subscriber") -> bool:
         """Whether the subscriber gets what comes."""
         return subscriber in self._groups(subscriber).get(subscriber.encoding, ())

@@ -53,6 +53,11 @@ class Beginning:
         self.state = CatchUp(topics, wish)
         self.before: list[Prepared] = []
 
+    @property
+    def is_new(self) -> bool:
+        """Whether its client comes for the first time, and so was never told that a channel is over."""
+        return self._wish.last_event_id is None
+
     def follow(self, prepared: Prepared | None) -> None:
         """Go on behind a long replay, as if a client that has had it came back; None: there is none, begin again."""
         if prepared is not None:

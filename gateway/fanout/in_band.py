@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from gateway.memory.event import Event, own_event
+from gateway.memory.event import ENDED, Event, own_event
 from gateway.memory.topic import Topic
 
 
@@ -27,6 +27,11 @@ def closing(reason: str, retry: float) -> Event:
         retry: the client's reconnection time, in seconds.
     """
     return _with_retry(own_event("gateway.closing", {"reason": reason}), retry)
+
+
+def ended(channel: str) -> Event:
+    """`gateway.ended`: the channel is over."""
+    return own_event(ENDED, {"channel": channel})
 
 
 def expiring(at: float) -> Event:

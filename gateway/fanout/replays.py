@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from gateway.fanout.beginning import Beginning, Ready, gap_reasons
 from gateway.fanout.encodings import Encoding
-from gateway.fanout.in_band import opened
+from gateway.fanout.in_band import ended, opened
 from gateway.fanout.inquiry import Inquiry
 from gateway.fanout.long_replays import IN_ONE_GO, LongReplays
 from gateway.fanout.prepared import Prepared
@@ -115,6 +115,11 @@ class Replays:
             retry = settings.retry_min + (settings.retry_max - settings.retry_min) * number / _RETRIES
             piece = known[1][number] = encoding.encode([Replayed("", opened(topics, retry), id_)])
         return piece
+
+    def ended(self, topics: tuple[Topic, ...], encoding: Encoding, suffix: Suffix) -> bytes:
+        """`gateway.ended` for each of them that is over."""
+        id_ = self._listening.id_of(topics, suffix)
+        return encoding.encode([Replayed(topic.name, ended(topic.name), id_) for topic in topics if topic.over])
 
     def sweep(self) -> None:
         """Forget; to be called every second or so."""

@@ -1,6 +1,7 @@
 """Streams that go on after the connection to Redis was lost, as if their clients had come back."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import TypeAlias
@@ -8,6 +9,7 @@ from typing import TypeAlias
 from gateway.fanout.beginning import Beginning, Ready
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encoding
+from gateway.fanout.endings import Endings
 from gateway.fanout.inquiry import Inquiry
 from gateway.fanout.long_replays import LongReplays
 from gateway.fanout.members import Members
@@ -37,6 +39,7 @@ class Returning:
         replays: makes it.
         long: likewise, where that takes long.
         inquiry: finds out what is missing.
+        endings: know which channels are over.
         close: ends a stream whose client is to come back; see `Admission.close`.
     """
 
@@ -47,6 +50,7 @@ class Returning:
         replays: Replays,
         long: LongReplays,
         inquiry: Inquiry,
+        endings: Endings,
         close: Callable[[Subscriber, str, str], None],
     ) -> None:
         self._members = members
@@ -54,6 +58,7 @@ class Returning:
         self._replays = replays
         self._long = long
         self._inquiry = inquiry
+        self._endings = endings
         self._close = close
         self._interrupted: dict[_Key, list[Subscriber]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -106,6 +111,9 @@ class Returning:
                     if beginning is None:
                         beginning = beginnings[key] = Beginning(topics, encoding, Wish(left_at, proof=proof))
                         pin(topics)
+                    # Else it would stay open if its channels have ended meanwhile and nobody can say when.
+                    with contextlib.suppress(TurnedAway):
+                        await self._endings.know(topics)
                     step = await self._serve(key, beginning)
                     if step is None:
                         long_ones.append(key)
@@ -156,6 +164,7 @@ class Returning:
         self._delivery.send(still_there, piece, sum(part.events for part in parts))
         for subscriber in still_there:
             self._members.join(subscriber)
+            self._endings.look_at(subscriber)
 
     async def _prepare(self, key: _Key, beginning: Beginning) -> None:
         try:

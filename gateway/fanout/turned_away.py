@@ -13,5 +13,9 @@ class TurnedAway(Exception):
         self.reason = reason
 
 
+class Over(Exception):
+    """All channels of the stream are over, and its client has had all that was to come."""
+
+
 class TopicRefused(Exception):
     """Redis does not let this gateway subscribe to the topic; says why."""

@@ -30,12 +30,14 @@ class Wish:
         history: how many kept events of each topic come first, for a new one.
         new: names of topics that were added since the id.
         proof: what the stream's ids are to say of whose it is; see `gateway.memory.place`.
+        told_of_end: it wants a stream also where all channels are over, which says so, and ends.
     """
 
     last_event_id: str | None = None
     history: int = 0
     new: frozenset[str] = frozenset()
     proof: str = ""
+    told_of_end: bool = False
 
     @property
     def from_now(self) -> bool:
@@ -218,8 +220,12 @@ class CatchUp:
     def _history(self, limits: Limits) -> Replay | Need:
         """The newest events of each topic, for a new client."""
         count = min(self.wish.history, limits.events)
+        # The newest durable message of a channel that is over is its end, which is told by itself.
+        if any(topic.over for topic in self.topics):
+            count += 1
         if any(topic not in self.older and not self._ring_has(topic, count) for topic in self.topics):
             return Older(count, None)
+        count = min(self.wish.history, limits.events)
         newest = {topic: islice(self._newest(topic), count) for topic in self.topics}
         merged, cut = merge_topics(limits, self.topics, self.topics, newest)
         start: dict[Topic, Position] = {}
@@ -242,7 +248,8 @@ class CatchUp:
         for each in heapq.merge(older, own, key=lambda entry: entry.position, reverse=True):
             if each.position != last:
                 last = each.position
-                yield each
+                if not each.event.is_end:
+                    yield each
 
     def _after_text(
         self, listening: Listening, limits: Limits, resume: Resume, may_search: Callable[[], bool]

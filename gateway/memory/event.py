@@ -23,6 +23,10 @@ MAX_RETRY_MS = 86_400_000
 DURABLE_MARK = b"\x1egateway:"
 """What a durable message begins with in Pub/Sub; broker/library.lua writes it."""
 
+END = DURABLE_MARK + b"end"
+"""What the durable message is that says that its channel is over."""
+ENDED = "gateway.ended"
+
 _JSON_SPACE = b" \t\r\n"
 # CR, LF and NUL end a field or make a browser ignore it (HTML standard, 9.2.6).
 _UNSAFE_IN_FIELD = re.compile(r"[\r\n\0]")
@@ -72,6 +76,11 @@ class Event:
         self.comment = comment
 
     @property
+    def is_end(self) -> bool:
+        """Whether it says that its channel is over. No publisher can make such an event of its own."""
+        return self.type == ENDED
+
+    @property
     def size(self) -> int:
         """Bytes of its text."""
         return len(self.data) + (len(self.comment) if self.comment else 0)
@@ -111,9 +120,26 @@ def split_durable(payload: bytes) -> tuple[Durable | None, bytes]:
     match = _DURABLE_HEAD.fullmatch(head)
     if match is None:
         raise Undeliverable("bad_durable", "the mark of a durable message without its number")
-    if body.startswith(DURABLE_MARK):
+    if body.startswith(DURABLE_MARK) and body != END:
         raise Undeliverable("bad_durable", "marked as durable twice")
     return Durable(int(match[2]), int(match[3]), match[1], match[4] or b""), body
+
+
+def event_of(channel: str, message: bytes, durable: bool, max_payload_bytes: int, max_id_bytes: int) -> Event:
+    """Make the event a message from Redis means: what was published, or that the channel is over.
+
+    Args:
+        channel: on which it came.
+        durable: whether it is one of Redis' numbered messages.
+
+    Raises:
+        Undeliverable: as `parse` does.
+    """
+    if message == END:
+        if not durable:
+            raise Undeliverable("bad_durable", "only Redis' functions say that a channel is over")
+        return own_event(ENDED, {"channel": channel})
+    return parse(message, durable, max_payload_bytes, max_id_bytes)
 
 
 def parse(payload: bytes, durable: bool, max_payload_bytes: int, max_id_bytes: int) -> Event:

@@ -98,6 +98,8 @@ class Listening:
                 topic.lost_at = topic.position(self.era)
             topic.state = State.WANTED
             topic.refusal = ""
+            if not topic.is_pattern:
+                topic.over = None
         self.connect("")
 
     def want(self, key: Key, topic: Topic) -> None:

@@ -30,9 +30,11 @@ class Topic:
         ring: its recent events.
         last: the position of the newest message that was counted; None: there was none.
         lost_at: where the connection was lost, until the topic is open again; None: it wasn't.
+        over: whether its end is the newest durable message; None: that isn't known on the present connection. No
+            pattern is over.
     """
 
-    __slots__ = ("is_pattern", "key", "last", "lost_at", "name", "refusal", "ring", "state")
+    __slots__ = ("is_pattern", "key", "last", "lost_at", "name", "over", "refusal", "ring", "state")
 
     def __init__(self, name: str, is_pattern: bool, ring: Ring) -> None:
         self.name = name
@@ -43,6 +45,7 @@ class Topic:
         self.ring = ring
         self.last: Position | None = None
         self.lost_at: Position | None = None
+        self.over: bool | None = False if is_pattern else None
 
     @property
     def long_key(self) -> str:

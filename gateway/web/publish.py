@@ -48,7 +48,7 @@ class Publish:
                 "only those reach it who may publish; or configure tokens (--jwt-secret, GATEWAY_JWT_SECRET).",
             )
         self._check_origin(scope)
-        durable = _durable(scope["query_string"])
+        durable, is_end = _asked(scope["query_string"])
         try:
             channel = check_channel(channel_in_path(scope) or "", settings.max_channel_bytes)
         except BadName as error:
@@ -67,7 +67,14 @@ class Publish:
                 payload = await body.read(scope, receive, settings.max_payload_bytes, "max_payload_bytes")
             except ClientGone:
                 return
-            answer = await self._publish(channel, payload, durable)
+            answer: dict[str, object] = {"channel": channel}
+            try:
+                if payload or not is_end:
+                    answer |= await self._publish(channel, payload, durable or is_end)
+                if is_end:
+                    answer["end"] = await self._publisher.end(channel)
+            except PublishFailed as error:
+                raise Problem(503, f"Redis did not take the message: {error}.", {"Retry-After": "1"}) from None
         await JSONResponse(answer, headers={"X-Content-Type-Options": "nosniff"})(scope, receive, send)
 
     def sweep(self) -> None:
@@ -81,14 +88,11 @@ class Publish:
         except Undeliverable as refusal:
             self._metrics.refused_messages[refusal.reason] += 1
             raise Problem(400, f"The message can't be delivered: {refusal}.") from None
-        answer: dict[str, object] = {"channel": channel}
-        try:
-            if durable:
-                answer["id"] = await self._publisher.publish_durable(channel, payload)
-            else:
-                answer["receivers"] = await self._publisher.publish(channel, payload)
-        except PublishFailed as error:
-            raise Problem(503, f"Redis did not take the message: {error}.", {"Retry-After": "1"}) from None
+        answer: dict[str, object]
+        if durable:
+            answer = {"id": await self._publisher.publish_durable(channel, payload)}
+        else:
+            answer = {"receivers": await self._publisher.publish(channel, payload)}
         self._metrics.published += 1
         return answer
 
@@ -111,13 +115,14 @@ def _only(scope: Scope, name: bytes) -> str:
     return values[0] if values else ""
 
 
-def _durable(query_string: bytes) -> bool:
-    durable = False
+def _asked(query_string: bytes) -> tuple[bool, bool]:
+    """Whether the message is to be kept, and whether its channel is over with it."""
+    switches = {"durable": False, "end": False}
     for name, value in query_pairs(query_string):
-        if name == "durable":
+        if name in switches:
             if value not in ("0", "1"):
-                raise Problem(400, f"durable={value!r} is not known; it is 1 or 0.")
-            durable = value == "1"
+                raise Problem(400, f"{name}={value!r} is not known; it is 1 or 0.")
+            switches[name] = value == "1"
         elif name != "token":
-            raise Problem(400, f"There is no parameter {name!r} here; known are durable and token.")
-    return durable
+            raise Problem(400, f"There is no parameter {name!r} here; known are durable, end and token.")
+    return switches["durable"], switches["end"]

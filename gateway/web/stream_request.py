@@ -16,8 +16,8 @@ from gateway.web.problem import Problem
 # EventSource polyfills can't set headers and send the id in the query; each spells it in its own way. What a polyfill
 # adds is newer than what the page has put into its URL.
 _LAST_EVENT_ID = ("lastEventId", "lastEventID", "Last-Event-ID", "last_event_id")
-_PARAMETERS = ("channel", "pattern", "new", "events", "history", "token", "ticket", "strict", *_LAST_EVENT_ID)
-_MEMBERS = ("channels", "patterns", "new", "events", "history", "last_event_id", "tokens", "ticket")
+_PARAMETERS = ("channel", "pattern", "new", "events", "history", "end", "token", "ticket", "strict", *_LAST_EVENT_ID)
+_MEMBERS = ("channels", "patterns", "new", "events", "history", "end", "last_event_id", "tokens", "ticket")
 # What a POST may have in its query; all else of the above belongs in its body.
 _POST_PARAMETERS = ("token", "ticket", "strict")
 _MAX_PARAMETERS = 20_000
@@ -36,6 +36,7 @@ class StreamRequest:
         last_event_id: where the client was when it lost its last stream; None for a new one.
         history: how many kept events of each channel come first.
         named: events without a type of their own get their channel's name as type.
+        end: how its end is told; `abort`: see README.md.
         tokens: those in the body.
         ticket: says who may have the stream, and of what it is where nothing else does; None: there is none.
     """
@@ -46,6 +47,7 @@ class StreamRequest:
     last_event_id: str | None
     history: int
     named: bool
+    end: str | None = None
     tokens: tuple[str, ...] = ()
     ticket: str | None = None
 
@@ -88,6 +90,7 @@ class _Asked(NamedTuple):
     new: Sequence[str] = ()
     events: str | None = None
     history: str | None = None
+    end: str | None = None
     last_event_id: str | None = None
     ticket: str | None = None
 
@@ -154,6 +157,7 @@ def _from_query(settings: Settings, query_string: bytes, path_channel: str | Non
         new,
         single.get("events"),
         single.get("history"),
+        single.get("end"),
         last_event_id,
         single.get("ticket"),
     )
@@ -181,24 +185,24 @@ def from_json(
     for name in value if strict else ():
         if name not in _MEMBERS:
             raise Problem(400, f"There is no member {name!r}; known are {', '.join(_MEMBERS)}.")
-    events, last_event_id, ticket = value.get("events"), value.get("last_event_id"), value.get("ticket")
-    for name, member in (("events", events), ("last_event_id", last_event_id), ("ticket", ticket)):
+    texts = {name: value.get(name) for name in ("events", "end", "last_event_id", "ticket")}
+    for name, member in texts.items():
         if member is not None and not isinstance(member, str):
             raise Problem(400, f"The member {name} must be a string.")
-    tickets = [text for name, text in pairs if name == "ticket"] + ([] if ticket is None else [ticket])
+    tickets = [text for name, text in [*pairs, *texts.items()] if name == "ticket" and text is not None]
     if len(tickets) > 1:
         raise Problem(400, "There is more than one ticket.")
     history = value.get("history")
     if history is not None and type(history) is not int:
         raise Problem(400, "The member history must be a whole number.")
-    text = None if history is None else str(history)
     asked = _Asked(
         _strings(value, "channels"),
         _strings(value, "patterns"),
         _strings(value, "new"),
-        events,
-        text,
-        last_event_id,
+        texts["events"],
+        None if history is None else str(history),
+        texts["end"],
+        texts["last_event_id"],
         tickets[0] if tickets else None,
     )
     request = _with_id(settings, _checked(settings, asked), headers)
@@ -294,6 +298,8 @@ def _checked(settings: Settings, asked: _Asked) -> StreamRequest:
         raise Problem(400, f"{error}.") from None
     if asked.events not in (None, "channel"):
         raise Problem(400, f"events={asked.events!r} is not known; the only value is 'channel'.")
+    if asked.end not in (None, "abort"):
+        raise Problem(400, f"end={asked.end!r} is not known; the only value is 'abort'.")
     request = StreamRequest(
         unique_channels,
         unique_patterns,
@@ -301,6 +307,7 @@ def _checked(settings: Settings, asked: _Asked) -> StreamRequest:
         asked.last_event_id,
         _count(settings, asked.history),
         asked.events == "channel",
+        asked.end,
         ticket=asked.ticket,
     )
     if count:  # else they are the ticket's

@@ -16,7 +16,7 @@ from gateway.fanout.granted import GrantedStreams
 from gateway.fanout.members import Members
 from gateway.fanout.quotas import Quotas
 from gateway.fanout.subscriber import Subscriber
-from gateway.fanout.turned_away import TopicRefused, TurnedAway
+from gateway.fanout.turned_away import Over, TopicRefused, TurnedAway
 from gateway.memory.catch_up import Wish
 from gateway.memory.place import NO_SUFFIX, Suffix, with_proof
 from gateway.metrics import Metrics
@@ -102,6 +102,10 @@ class Subscribe:
             subscriber, first = await self._ready(permit, scope, handle, departure)
         except ClientGone:
             return
+        except Over:
+            # To an EventSource this says that it needn't come back (HTML standard, 9.2.2).
+            await Response(None, 204, {"Cache-Control": "no-store"})(scope, receive, send)
+            return
         except _TicketUsed as refusal:
             # It is let in again only with an id that says whose it is.
             id_ = with_proof(request.last_event_id, refusal.proof)
@@ -169,7 +173,7 @@ class Subscribe:
 
         Raises:
             ClientGone: the client has disconnected meanwhile.
-            TurnedAway, TopicRefused: as `Admission.register` and `Admission.begin` do.
+            TurnedAway, TopicRefused, Over: as `Admission.register` and `Admission.begin` do.
             Problem: its ticket can't be used.
             _TicketUsed: as TurnedAway, but its ticket may have been used.
         """
@@ -193,7 +197,7 @@ class Subscribe:
         self._quotas.add(address, subscriber)
         if grant is not None:  # from here on, because it may be revoked while the stream waits
             self._granted.add(subscriber, grant.sub, grant.expires_at, grant.issued_at)
-        wish = Wish(request.last_event_id, request.history, request.new, proof)
+        wish = Wish(request.last_event_id, request.history, request.new, proof, request.end == "abort")
         try:
             first = self._admission.begin_now(subscriber, wish)
             if first is None:

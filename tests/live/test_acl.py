@@ -81,7 +81,7 @@ class Case:
 def _case(*more: str, without: tuple[str, ...] = (), **attributes: Any) -> Case:
     rules = tuple(rule for rule in worker_rules(*more) if rule not in without)
     if attributes.get("functions") == "none":
-        rules = (rules[0], rules[1], "resetchannels", *rules[2:], "+get", "+set")
+        rules = (rules[0], rules[1], "resetchannels", *rules[2:])
     return Case(rules, **attributes)
 
 
@@ -149,6 +149,7 @@ def test_they_may_do_all_that_they_do(users: Users) -> None:
     if users.case.patterns:
         _listen_to_a_pattern(users, one)
     _use_a_ticket(one, other)
+    _end(users, one, other)
     _revoke(users, one, other)
     _lose_everything(users, one)
     _leave_and_change_the_secret(users)
@@ -202,6 +203,17 @@ def _listen_to_a_pattern(users: Users, one: Worker) -> None:
     wait_until(lambda: not users.acl.admin.pubsub_numpat(), "it is unsubscribed from")
     may_more = users.acl.command("ACL", "DRYRUN", "worker", "PSUBSCRIBE", "news.a*")
     assert b"no permissions" in may_more, "a pattern is compared letter by letter"
+
+
+def _end(users: Users, one: Worker, other: Worker) -> None:
+    with open_stream(one.url, "news.end") as stream, open_stream(other.url, ["news.end", "news.more"]) as both:
+        if users.case.functions == "none":
+            answer = httpx.post(f"{one.url}/publish/news.end?end=1", headers=bearer("publisher"))
+            assert answer.status_code == 200, answer.text
+        else:
+            users.publisher.fcall("gateway_end", 1, users.case.prefix + "news.end")
+        assert [event.type for event in stream.rest()] == [both.next().type] == ["gateway.ended"]
+    assert httpx.get(f"{other.url}/events?channel=news.end").status_code == 204
 
 
 def ask_for_ticket(worker: Worker) -> str:
@@ -384,6 +396,14 @@ def leftovers(client: redis.Redis, channel: str) -> None:
     client.hdel("gateway.positions", "step")
 
 
+def ending(stage: Stage) -> Iterator[None]:
+    yield
+    authorization = bearer("publisher")["Authorization"]
+    stage.request(
+        f"/publish/{stage.channel}?end=1", f"Authorization: {authorization}", "Content-Length: 0", method="POST"
+    )
+
+
 def reading(stage: Stage) -> Iterator[None]:
     stage.durable("kept")
     stage.acl.admin.script_flush()
@@ -472,6 +492,7 @@ USES: dict[Use, str] = {
     finding_another_secret: "+ping",
     making_a_ticket: "~gateway:ticket:* +set",
     showing_a_ticket: "+mget",
+    ending: "+get",
 }
 WORKER = worker_rules("+psubscribe", "+select", "+scan")
 
@@ -523,6 +544,8 @@ def test_a_publisher_needs_each_of_them(functions: Acl, rule: str) -> None:
             leftovers(functions.admin, channel)
             with suppress(redis.RedisError):
                 publisher.fcall("gateway_publish", 1, channel, "durable")
+            with suppress(redis.RedisError):
+                publisher.fcall("gateway_end", 1, channel)
             with suppress(redis.RedisError):
                 publisher.publish(channel, "plain")
     assert _is_denied(functions, "publisher", rule)

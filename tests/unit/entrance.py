@@ -8,6 +8,7 @@ from gateway.broker.topics import WantedTopics
 from gateway.fanout.admission import Admission
 from gateway.fanout.delivery import Delivery
 from gateway.fanout.encodings import Encodings
+from gateway.fanout.in_band import ended
 from gateway.fanout.members import Members
 from gateway.fanout.subscriber import QUEUE, Subscriber
 from gateway.memory.catch_up import Wish
@@ -22,7 +23,7 @@ from gateway.memory.position import Position
 from gateway.memory.tick import Tick
 from gateway.memory.topic import Topic
 from gateway.metrics import Metrics
-from gateway.ports import Heard, Newest
+from gateway.ports import Heard, Newest, StoreFailed
 from gateway.settings import Settings
 from tests.unit.model.client import Frame, frames
 
@@ -56,6 +57,9 @@ class Asked:
 
     Attributes:
         of_redis_alone: how many of the questions about holes.
+        ended: channels that are over.
+        about_ends: the channels that were asked about.
+        is_away: whether Redis can't be asked about these.
     """
 
     def __init__(self) -> None:
@@ -63,6 +67,15 @@ class Asked:
         self.finding: list[tuple[Topic, Hole, asyncio.Future[list[Kept]]]] = []
         self.reading: list[tuple[Mapping[Topic, Position], asyncio.Future[Newest]]] = []
         self.of_redis_alone = 0
+        self.ended: set[str] = set()
+        self.about_ends: list[Sequence[str]] = []
+        self.is_away = False
+
+    async def over(self, channels: Sequence[str]) -> list[bool]:
+        self.about_ends.append(channels)
+        if self.is_away:
+            raise StoreFailed("away")
+        return [name in self.ended for name in channels]
 
     async def verify(self, elsewhere: bool = False) -> None:
         future = asyncio.get_running_loop().create_future()
@@ -163,6 +176,7 @@ class Entrance:
             self.delivery.commit,
             self.asked,
             self.asked,
+            self.asked,
             self.metrics,
             self.clock,
         )
@@ -224,6 +238,20 @@ class Entrance:
             batch.append(Heard(name, event, topics, positions))
         if batch:
             self.delivery.deliver(batch)
+
+    def end(self, *channels: str) -> None:
+        """Redis says that these channels are over."""
+        batch = []
+        for name in channels:
+            topic = self.topic(name)
+            position = self.listening.count(topic, self.ticks * 1000 + len(batch))
+            assert position is not None
+            entry = Entry(position, name, ended(name))
+            self.history.append(topic.ring, entry)
+            topic.over = True
+            batch.append(Heard(name, entry.event, (topic,), (position,)))
+        self.delivery.deliver(batch)
+        self.admission.over([self.topic(name) for name in channels])
 
     def others_answer(self) -> None:
         """All that was published is known to others."""

@@ -74,6 +74,9 @@ class Worker:
     def commit(self) -> None:
         self.log.append("commit")
 
+    def over(self, topics: Sequence[Topic]) -> None:
+        self.log.append(f"over: {' '.join(topic.name for topic in topics)}")
+
     def opened(self, topics: Sequence[Topic]) -> None:
         self.log.append("opened " + ",".join(topic.name for topic in topics))
 
@@ -506,7 +509,7 @@ async def test_a_fault_of_ours_costs_one_message(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("gateway.broker.link.parse", fault)
+        patch.setattr("gateway.broker.link.event_of", fault)
         await worker.come(message(b"a", b"1"))
     with monkeypatch.context() as patch:
         patch.setattr(worker, "deliver", fault)

@@ -149,6 +149,7 @@ BOUNDS: dict[str, tuple[float, float | None]] = {
     "canary_interval": (NONE_IS_POSSIBLE, None),
     "jwt_leeway": (0, 600),
     "expiry_notice": (NONE_IS_POSSIBLE, None),
+    "end_age": (1, None),
     "revocation_age": (1, None),
     "ticket_seconds": (1, None),
     "ticket_bytes": (1, None),
