@@ -18,7 +18,7 @@ from gateway.fanout.endings import Endings, all_over
 from gateway.fanout.in_band import closing
 from gateway.fanout.inquiry import Inquiry
 from gateway.fanout.long_replays import LongReplays
-from gateway.fanout.members import Members
+from gateway.fanout.members import ENDED, Members
 from gateway.fanout.replays import Replays
 from gateway.fanout.returning import Returning
 from gateway.fanout.subscriber import Subscriber
@@ -162,7 +162,7 @@ class Admission:
                 raise Over
             return self._admitted(subscriber, NOTHING)
         except Over:
-            self._members.leave(subscriber, "ended")
+            self._members.leave(subscriber, ENDED)
             raise
         except TurnedAway as refusal:
             self._members.leave(subscriber, refusal.reason)

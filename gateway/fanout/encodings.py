@@ -21,12 +21,14 @@ class Encoding(Protocol):
         header: what a stream begins with.
         ping: what keeps an idle stream alive.
         end: what ends the stream cleanly.
+        torn: whether an end after which the client is to come back breaks the connection instead.
         compressed: whether the stream is compressed with gzip.
     """
 
     header: bytes
     ping: bytes
     end: bytes
+    torn: bool
     compressed: bool
 
     def encode(self, events: Iterable[Replayed]) -> bytes:
@@ -48,10 +50,18 @@ class SseEncoding:
     connection, which it is.
     """
 
-    __slots__ = ("_chunked", "_deflate", "_min_bytes", "_named", "compressed", "end", "header", "ping")
+    __slots__ = ("_chunked", "_deflate", "_min_bytes", "_named", "compressed", "end", "header", "ping", "torn")
 
-    def __init__(self, chunked: bool, named: bool, deflate: "zlib._Compress | None", gzip_min_bytes: int) -> None:
+    def __init__(
+        self,
+        chunked: bool,
+        named: bool,
+        deflate: "zlib._Compress | None",
+        gzip_min_bytes: int,
+        torn: bool = False,
+    ) -> None:
         self._chunked = chunked
+        self.torn = torn
         self._named = named
         self.compressed = deflate is not None
         self._min_bytes = gzip_min_bytes
@@ -115,16 +125,17 @@ class Encodings:
         # One for all: after a full flush nothing is left of the piece before, and each takes a quarter of a megabyte.
         deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
         self._all = {
-            (chunked, named, gzip): SseEncoding(chunked, named, deflate if gzip else None, gzip_min_bytes)
-            for chunked, named, gzip in product((False, True), repeat=3)
+            (chunked, named, gzip, torn): SseEncoding(chunked, named, deflate if gzip else None, gzip_min_bytes, torn)
+            for chunked, named, gzip, torn in product((False, True), repeat=4)
         }
 
-    def get(self, *, chunked: bool, named: bool, gzip: bool = False) -> Encoding:
+    def get(self, *, chunked: bool, named: bool, gzip: bool = False, torn: bool = False) -> Encoding:
         """The encoding for a stream.
 
         Args:
             chunked: with HTTP chunk framing, for streams written straight to a transport.
             named: events without a type of their own get their channel's name as type.
             gzip: compressed.
+            torn: with ends that break the connection, where the client is to come back.
         """
-        return self._all[chunked, named, gzip]
+        return self._all[chunked, named, gzip, torn]

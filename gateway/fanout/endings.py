@@ -5,7 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from gateway.fanout.members import Members
+from gateway.fanout.members import ENDED, Members
 from gateway.fanout.subscriber import Subscriber
 from gateway.fanout.turned_away import TurnedAway
 from gateway.memory.listening import Listening
@@ -108,7 +108,7 @@ class Endings:
         self._settle({topic for subscriber in ready for topic in subscriber.topics})
         for subscriber in ready:
             if subscriber.left_at is None:  # else it goes on once Redis is back, and is looked at again
-                self._members.end(subscriber, "ended")
+                self._members.end(subscriber, ENDED)
         self._ending.extend(not_begun)
         if self._ending:
             self._schedule(_RETRY if len(self._ending) == len(not_begun) else 0.0)

@@ -20,6 +20,8 @@ from gateway.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
+ENDED = "ended"
+"""Why a stream ends whose channels are over: the only end after which nobody is to come back."""
 _LAST_WORDS = 30.0
 """Seconds a client has to read the end of its stream."""
 _RELIEVED = 0.9
@@ -149,10 +151,11 @@ class Members:
         self._metrics.streams_closed[reason] += 1
 
     def end(self, subscriber: Subscriber, reason: str, last: bytes = b"") -> None:
-        """End a stream cleanly, with `last` as its last piece."""
+        """End a stream, with `last` as its last piece: cleanly, unless it wants to see that it is to come back."""
         self.leave(subscriber, reason)
         if subscriber.sink is not None:
-            subscriber.sink.finish(last + subscriber.encoding.end)
+            torn = subscriber.encoding.torn and reason != ENDED
+            subscriber.sink.finish(last if torn else last + subscriber.encoding.end, torn)
             # Closed once all is written, which it never is if the client doesn't read.
             self._ending.append((self._clock() + _LAST_WORDS, subscriber.sink))
 

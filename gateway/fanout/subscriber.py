@@ -22,8 +22,8 @@ class Sink(Protocol):
     def wake(self) -> None:
         """Something waits in the queue."""
 
-    def finish(self, last: bytes) -> None:
-        """End cleanly after what is queued and `last`."""
+    def finish(self, last: bytes, torn: bool) -> None:
+        """End after what is queued and `last`; torn: so that the client sees that something is missing."""
 
     def abort(self) -> None:
         """End at once; what is queued is lost to this connection."""

@@ -328,6 +328,11 @@ class _Handle:
         if not self.gone:
             self._protocol.transport.abort()
 
+    def tear(self) -> None:
+        self._running().disconnected = True
+        if not self.gone:
+            self._protocol.transport.close()
+
     def hand_over(self, stream: DirectStream) -> Connection:
         protocol, cycle = self._protocol, self._running()
         transport = protocol.transport

@@ -39,6 +39,9 @@ class DirectHandle(Protocol):
     def abandon(self) -> None:
         """Cut the connection, if the client hasn't left: the request gets no answer, or none that is complete."""
 
+    def tear(self) -> None:
+        """Close the connection in the middle of the answer, once all that was written has been sent."""
+
     def hand_over(self, stream: "DirectStream") -> "Connection":
         """Give the connection to the stream; the request is complete for the server."""
 
@@ -109,7 +112,8 @@ class DirectStream(asyncio.Protocol):
         transport.set_write_buffer_limits(high=0)
         if subscriber.closed is not None:  # its queue overflowed, or a drain began, before the stream did
             subscriber.discard()  # it came after `first`, which isn't sent
-            self.finish(subscriber.encoding.end)
+            torn = subscriber.encoding.torn
+            self.finish(b"" if torn else subscriber.encoding.end, torn)
             return
         transport.write(first)
         if transport.get_write_buffer_size():
@@ -165,7 +169,8 @@ class DirectStream(asyncio.Protocol):
     def wake(self) -> None:
         """What is queued is written when the transport has room again."""
 
-    def finish(self, last: bytes) -> None:
+    def finish(self, last: bytes, torn: bool) -> None:
+        # Torn is what lacks the last chunk.
         if self._transport is None:
             return
         self._last = last

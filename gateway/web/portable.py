@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.fanout.members import Members
 from gateway.fanout.subscriber import Subscriber
+from gateway.web.torn import tear
 
 
 class PortableStream(EventSourceResponse):
@@ -20,6 +21,7 @@ class PortableStream(EventSourceResponse):
         on_exit: called when the server is about to exit, to end the stream; None where the server itself ends its
             streams.
         on_abort: called before the response is given up; None where the server can only be left to notice.
+        on_tear: called to break the connection where the response would end; None where an error has to do that.
     """
 
     def __init__(
@@ -30,12 +32,15 @@ class PortableStream(EventSourceResponse):
         headers: Mapping[str, str],
         on_exit: Callable[[Subscriber], None] | None,
         on_abort: Callable[[], None] | None,
+        on_tear: Callable[[], None] | None,
     ) -> None:
         self._members = members
         self._subscriber = subscriber
         self._first = first
         self._on_exit = on_exit
         self._on_abort = on_abort
+        self._on_tear = on_tear
+        self._is_torn = False
         self._last: bytes | None = None
         self._wakeup = asyncio.Event()
         self._everything = anyio.CancelScope()
@@ -54,7 +59,7 @@ class PortableStream(EventSourceResponse):
             # waits, would stay until the garbage collector comes by.
             self._subscriber.sink = None
             self._subscriber.discard()
-            self._on_abort = None  # the connection may have another request by now
+            self._on_abort = self._on_tear = None  # the connection may have another request by now
 
     async def _listen_for_exit_signal(self) -> None:  # type: ignore[override]
         # sse-starlette cancels a response as soon as this returns, so it never does: the stream ends by what is
@@ -81,6 +86,9 @@ class PortableStream(EventSourceResponse):
             yield piece
         if self._last:
             yield self._last
+        if self._is_torn:
+            tear(self._on_tear)
+            self._everything.cancel()
 
     def send_rest(self, rest: bytes | memoryview) -> None:
         raise AssertionError("everything goes through the queue here")
@@ -88,8 +96,9 @@ class PortableStream(EventSourceResponse):
     def wake(self) -> None:
         self._wakeup.set()
 
-    def finish(self, last: bytes) -> None:
+    def finish(self, last: bytes, torn: bool) -> None:
         self._last = last
+        self._is_torn = torn
         self._wakeup.set()
 
     def abort(self) -> None:

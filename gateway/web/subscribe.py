@@ -86,12 +86,13 @@ class Subscribe:
         except ClientGone:
             return
         except NoRoom:
-            await self._turn_away("full", None, scope, receive, send)
+            await self._turn_away("full", None, False, scope, receive, send)
             return
+        torn = request.end == "abort"
         try:
             permit = await self._permit(scope, request)
         except CannotTell:
-            await self._turn_away("auth_unavailable", request.last_event_id, scope, receive, send)
+            await self._turn_away("auth_unavailable", request.last_event_id, torn, scope, receive, send)
             return
         if scope["method"] == "HEAD":
             await Response(None, 200, STREAM_HEADERS, STREAM_TYPE)(scope, receive, send)
@@ -109,19 +110,21 @@ class Subscribe:
         except _TicketUsed as refusal:
             # It is let in again only with an id that says whose it is.
             id_ = with_proof(request.last_event_id, refusal.proof)
-            await self._turn_away(refusal.reason, id_, scope, receive, send)
+            await self._turn_away(refusal.reason, id_, torn, scope, receive, send)
             return
         except (TurnedAway, TopicRefused) as refusal:
             # Redis' permissions can be wrong for a moment: with a 403 every EventSource would stop permanently.
             reason = refusal.reason if isinstance(refusal, TurnedAway) else "redis_denied"
-            await self._turn_away(reason, request.last_event_id, scope, receive, send)
+            await self._turn_away(reason, request.last_event_id, torn, scope, receive, send)
             return
         try:
             if handle is None:
                 headers = STREAM_HEADERS | ({"Content-Encoding": "gzip"} if subscriber.encoding.compressed else {})
                 server: DirectHandle | None = scope.get("extensions", {}).get(EXTENSION)
-                on_exit, on_abort = (self._end, None) if server is None else (None, server.abandon)
-                stream = PortableStream(self._members, subscriber, first, headers, on_exit, on_abort)
+                on_exit, on_abort, on_tear = (
+                    (self._end, None, None) if server is None else (None, server.abandon, server.tear)
+                )
+                stream = PortableStream(self._members, subscriber, first, headers, on_exit, on_abort, on_tear)
                 self._portable.add(stream)
                 try:
                     await stream(scope, departure.receive, send)
@@ -153,10 +156,10 @@ class Subscribe:
             self._admission.close(subscriber, "drain", "worker_shutdown")
 
     async def _turn_away(
-        self, reason: str, last_event_id: str | None, scope: Scope, receive: Receive, send: Send
+        self, reason: str, last_event_id: str | None, torn: bool, scope: Scope, receive: Receive, send: Send
     ) -> None:
         close = scope["http_version"] in ("1.0", "1.1")  # later versions have streams to end, and forbid the header
-        answer = turn_away(reason, last_event_id, self._settings.retry_busy, self._metrics, close)
+        answer = turn_away(reason, last_event_id, self._settings.retry_busy, self._metrics, close, torn)
         await answer(scope, receive, send)
 
     async def _permit(self, scope: Scope, request: StreamRequest) -> Permit:
@@ -191,6 +194,7 @@ class Subscribe:
                 chunked=handle is not None and handle.chunked,
                 named=request.named,
                 gzip=self._settings.gzip and accepts_gzip(scope["headers"]),
+                torn=request.end == "abort",
             ),
             Suffix(proof=proof) if proof else NO_SUFFIX,
         )

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from gateway.fanout import sse
 from gateway.fanout.in_band import closing
 from gateway.metrics import Metrics
+from gateway.web.torn import TornResponse
 
 STREAM_HEADERS = {
     # no-transform keeps proxies from compressing, and so from holding events back.
@@ -28,7 +29,14 @@ STREAM_TYPE = "text/event-stream; charset=utf-8"
 _SAFE_ID = re.compile(r"[^\x00-\x1f\x7f]*")
 
 
-def turn_away(reason: str, last_event_id: str | None, retry_busy: float, metrics: Metrics, close: bool) -> Response:
+def turn_away(
+    reason: str,
+    last_event_id: str | None,
+    retry_busy: float,
+    metrics: Metrics,
+    close: bool,
+    torn: bool = False,
+) -> Response:
     """A stream of one event.
 
     Args:
@@ -37,10 +45,11 @@ def turn_away(reason: str, last_event_id: str | None, retry_busy: float, metrics
         retry_busy: longest reconnection time told, in seconds; half of it is the shortest.
         metrics: where it is counted.
         close: whether to close the connection. Thousands are turned away at once, when descriptors are scarce.
+        torn: whether it breaks off (`gateway.web.torn`).
     """
     metrics.turned_away[reason] += 1
     retry = random.uniform(retry_busy / 2, retry_busy)
     id_ = last_event_id if last_event_id is not None and _SAFE_ID.fullmatch(last_event_id) else None
     body = sse.id_line(id_) + sse.body(closing(reason, retry))
     headers = STREAM_HEADERS | ({"Connection": "close"} if close else {})
-    return Response(body, 200, headers, STREAM_TYPE)
+    return (TornResponse if torn else Response)(body, 200, headers, STREAM_TYPE)

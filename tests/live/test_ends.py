@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from gateway.broker.embedded import EmbeddedRedis
 from testing.http import metric
 from testing.process import free_port
 from testing.servers import RedisServer, Worker
+from testing.stacks import Form, start_worker
 from testing.stream import Received, open_stream
 from testing.transient import transient
 from testing.waiting import wait_until
@@ -293,3 +294,40 @@ def test_a_redis_that_is_away(private_redis: RedisServer, tmp_path: Path) -> Non
         private_redis.stop()
         answer = httpx.get(f"{worker.url}/events?channel=news")
         assert (answer.status_code, transient(answer.text).reason) == (200, "redis_away")
+
+
+@pytest.fixture(params=["direct", "portable", "hypercorn", "granian"])
+def torn(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Iterator[Worker]:
+    """A worker that ends its streams after a moment, and takes one of each address."""
+    form = Form("portable", request.param) if request.param in ("hypercorn", "granian") else Form(request.param)
+    with start_worker(form, tmp_path, redis_server.url, max_age=2, address_streams=1) as worker:
+        yield worker
+
+
+def test_an_end_that_means_come_back_is_seen_as_one(torn: Worker, channel: str) -> None:
+    """Some clients take a clean end for the last one: fetch-event-source, and the AI SDK."""
+    for asked in ({}, {"end": "abort"}):
+        lines: list[str] = []
+        with (
+            pytest.raises(httpx.RemoteProtocolError) if asked else nullcontext(),
+            httpx.stream("GET", f"{torn.url}/events", params={"channel": channel, **asked}) as answer,
+        ):
+            busy: list[str] = []
+            with (
+                pytest.raises(httpx.RemoteProtocolError) if asked else nullcontext(),
+                httpx.stream("GET", f"{torn.url}/events", params={"channel": channel, **asked}) as second,
+            ):
+                busy += second.iter_lines()
+            assert "event: gateway.closing" in busy, "it is told, too"
+            lines += answer.iter_lines()
+        assert "event: gateway.closing" in lines
+        wait_until(lambda: metric(torn, "streams") == 0, "it is forgotten")
+
+
+def test_an_end_is_clean_also_for_them(torn: Worker, channel: str) -> None:
+    with httpx.stream("GET", f"{torn.url}/events", params={"channel": channel, "end": "abort"}) as answer:
+        httpx.post(f"{torn.url}/publish/{channel}?end=1")
+        assert "event: gateway.ended" in list(answer.iter_lines())
+    wait_until(lambda: metric(torn, "streams") == 0, "it is forgotten")
+    answer = httpx.get(f"{torn.url}/events", params={"channel": channel, "end": "abort"})
+    assert answer.text.endswith(f"event: gateway.ended\ndata: {ended(channel).data}\n\n")

@@ -130,10 +130,10 @@ class Socket:
         while piece := self._subscriber.take():
             self.written += piece
 
-    def finish(self, last: bytes) -> None:
+    def finish(self, last: bytes, torn: bool) -> None:
         self.drain()
         self.written += last
-        self.ended = "cleanly"
+        self.ended = "torn" if torn else "cleanly"
 
     def abort(self) -> None:
         self.ended = "cut"
@@ -241,7 +241,7 @@ class Entrance:
 
     def end(self, *channels: str) -> None:
         """Redis says that these channels are over."""
-        batch = []
+        batch: list[Heard] = []
         for name in channels:
             topic = self.topic(name)
             position = self.listening.count(topic, self.ticks * 1000 + len(batch))

@@ -203,7 +203,7 @@ class _HalfASocket:
     def wake(self) -> None:
         pass
 
-    def finish(self, last: bytes) -> None:
+    def finish(self, last: bytes, torn: bool) -> None:
         pass
 
     def abort(self) -> None:

@@ -57,7 +57,7 @@ class Stream:
     def wake(self) -> None:
         self.woken += 1
 
-    def finish(self, last: bytes) -> None:
+    def finish(self, last: bytes, torn: bool) -> None:
         self.sent.append(last)
 
     def abort(self) -> None:

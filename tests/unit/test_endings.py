@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.fanout.encodings import Encodings
 from gateway.fanout.turned_away import Over, TurnedAway
 from gateway.memory.catch_up import Wish
 from tests.unit.entrance import Entrance, Stream, idle, run
@@ -25,8 +26,7 @@ def test_whether_a_channel_is_over_is_asked_once_and_together() -> None:
         entrance.open("a", "b", "c*", "d")
         await idle()
         assert all(stream.begun for stream in streams)
-        assert sorted(sum(map(list, entrance.asked.about_ends), [])) == ["a", "b", "d"], "no pattern is over"
-        assert len(entrance.asked.about_ends) == 1
+        assert [sorted(names) for names in entrance.asked.about_ends] == [["a", "b", "d"]], "no pattern is over"
         again = entrance.enter("a", "d")
         assert len(entrance.asked.about_ends) == 1
         await idle()
@@ -75,6 +75,24 @@ def test_whoever_comes_to_what_is_over() -> None:
         again = entrance.enter("a", "c", last_event_id=holder.last_event_id)
         await idle()
         assert (again.texts, again.begun) == ([], True), "it knows already"
+
+    run(play)
+
+
+def test_an_end_that_is_none_for_the_client_is_torn() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        for torn, ended in ((True, "torn"), (False, "cleanly")):
+            entrance.encoding = Encodings(0).get(chunked=True, named=False, torn=torn)
+            over, old, shut = [await _open(entrance, "a") for _ in range(3)]
+            entrance.admission.close(old.subscriber, "max_age", "max_age")
+            entrance.members.end(shut.subscriber, "shutdown")
+            entrance.end("a")
+            await idle()
+            assert (old.socket.ended, shut.socket.ended, over.socket.ended) == (ended, ended, "cleanly")
+            for stream, clean in ((old, not torn), (shut, not torn), (over, True)):
+                assert stream.socket.written.endswith(b"\r\n0\r\n\r\n") is clean
+            entrance.topic("a").over = False
 
     run(play)
 

@@ -39,7 +39,7 @@ class Sink:
     def wake(self) -> None:
         self.notes.append("wake")
 
-    def finish(self, last: bytes) -> None:
+    def finish(self, last: bytes, torn: bool) -> None:
         self.notes.append(("finish", last))
 
     def abort(self) -> None:
