@@ -58,6 +58,10 @@ def listen(
         return
 
 
+class _Over(Exception):
+    """All channels are over."""
+
+
 class _Listener:
     def __init__(self, url: str, query: Mapping[str, object], token: str | None, last_event_id: str | None) -> None:
         self._url = url.rstrip("/") + "/events"
@@ -74,6 +78,9 @@ class _Listener:
                     yield from self._stream(client)
                 except (httpx.UnsupportedProtocol, httpx.LocalProtocolError, httpx.InvalidURL) as error:
                     raise click.ClickException(f"{self._url}: {error}") from None
+                except _Over:
+                    click.echo("That is over: nothing more is to come.", err=True)
+                    return
                 except httpx.TransportError as error:
                     click.echo(f"{str(error) or type(error).__name__}; trying again", err=True)
                 time.sleep(self._retry_ms / 1000)
@@ -81,6 +88,8 @@ class _Listener:
     def _stream(self, client: httpx.Client) -> Iterator[ServerSentEvent]:
         headers = [] if self._last_event_id is None else [(b"Last-Event-ID", self._last_event_id.encode())]
         with client.stream("GET", self._url, params=self._query, headers=headers) as response:
+            if response.status_code == 204:
+                raise _Over
             if response.status_code != 200:
                 response.read()
                 raise click.ClickException(_explain(response))

@@ -230,7 +230,8 @@ class Admission:
         last = step.piece + self._replays.opened(subscriber.topics, encoding, suffix)
         if any(topic.over for topic in subscriber.topics):
             was_told = beginning is not None and not beginning.is_new
-            if not was_told or (all_over(subscriber.topics) and not step.events):
+            has_all = not step.events and not before
+            if not was_told or (has_all and all_over(subscriber.topics)):
                 last += self._replays.ended(subscriber.topics, encoding, suffix)
             self._endings.look_at(subscriber)
         if beginning is not None and before and subscriber.closed is None:

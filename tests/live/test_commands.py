@@ -168,6 +168,17 @@ def test_listen_prints_what_comes(worker: Worker, redis_server: RedisServer, cha
     assert second == {"event": "tick", "id": "7", "data": "2"}
 
 
+def test_listen_ends_with_its_channels(worker: Worker, channel: str, tmp_path: Path) -> None:
+    command = [*GATEWAY, "listen", channel, "--url", worker.url]
+    with open_stream(worker.url, channel), Process(command, tmp_path / "listen.log") as listening:
+        wait_until(lambda: metric(worker, "streams") == 2, "listening")
+        assert httpx.post(f"{worker.url}/publish/{channel}?end=1", content="last").status_code == 200
+        assert listening.wait() == 0
+    *events, over = listening.output.splitlines()
+    assert all(line.endswith(end) for line, end in zip(events, ("last", f'{{"channel":"{channel}"}}'), strict=True))
+    assert over == "That is over: nothing more is to come."
+
+
 def test_listen_reconnects(private_redis: RedisServer, tmp_path: Path) -> None:
     worker = Worker(tmp_path, private_redis.url, retry_min=0.05, retry_max=0.1, drain_window=0)
     client = private_redis.client()

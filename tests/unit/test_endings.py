@@ -112,6 +112,22 @@ def test_a_slow_client_gets_everything_before_the_end() -> None:
     run(play)
 
 
+def test_whoever_missed_much_is_told_of_the_end_once() -> None:
+    async def play() -> None:
+        entrance = Entrance(history_events=5000, queue_events=5000)
+        start = (await _open(entrance, "a", "b")).last_event_id
+        for number in range(1050):  # more than is encoded in one go
+            entrance.publish(("a", str(number)))
+        entrance.end("a", "b")
+        back = entrance.enter("a", "b", last_event_id=start)
+        while not back.socket.ended:
+            await idle()
+        assert back.texts == [*map(str, range(1050)), "gateway.ended", "gateway.ended"]
+        assert back.socket.ended == "cleanly"
+
+    run(play)
+
+
 def test_many_streams_end_in_portions() -> None:
     async def play() -> None:
         entrance = Entrance()
