@@ -90,7 +90,7 @@ class Admission:
         self._pace = Pace()
         self.long = LongReplays(settings, listening, flush, self._inquiry, members.unsent, self._pace)
         self._replays = Replays(settings, listening, flush, self._inquiry, self.long, metrics)
-        self._endings = Endings(members, listening, ends, delivery.settle)
+        self._endings = Endings(members, listening, ends, delivery.settle, monotonic)
         self.over = self._endings.over
         self._returning = Returning(
             members, delivery, self._replays, self.long, self._inquiry, self._endings, self.close
@@ -178,7 +178,7 @@ class Admission:
         """Wait until its topics are open, and it is known which are over."""
         while True:
             await self._waiting.until_open(subscriber, deadline)
-            await self._endings.know(subscriber.topics)
+            await self._endings.know(subscriber.topics, deadline)
             if all(topic.heard and topic.over is not None for topic in subscriber.topics):
                 return
 

@@ -18,8 +18,10 @@ _AT_ONCE = 100
 """Streams ended in one turn of the event loop."""
 _MOST_ASKED = 1000
 """Channels asked about in one command."""
-_RETRY = 0.05
+_LOOK_AGAIN = 0.05
 """Seconds until a stream that has not begun is looked at again."""
+_ASK_AGAIN = 0.2
+"""Seconds until Redis is asked again that could not be asked."""
 
 
 def all_over(topics: Iterable[Topic]) -> bool:
@@ -38,25 +40,32 @@ class Endings:
         listening: what has been heard.
         ends: what Redis knows.
         settle: finishes what is under way on some topics.
+        monotonic: event loop time.
     """
 
     def __init__(
-        self, members: Members, listening: Listening, ends: Ends, settle: Callable[[Iterable[Topic]], None]
+        self,
+        members: Members,
+        listening: Listening,
+        ends: Ends,
+        settle: Callable[[Iterable[Topic]], None],
+        monotonic: Callable[[], float],
     ) -> None:
         self._members = members
         self._listening = listening
         self._ends = ends
         self._settle = settle
+        self._monotonic = monotonic
         self._ending: deque[Subscriber] = deque()
         self._is_scheduled = False
         self._unknown: dict[Topic, None] = {}
         self._asking: asyncio.Task[None] | None = None
 
-    async def know(self, topics: Sequence[Topic]) -> None:
+    async def know(self, topics: Sequence[Topic], deadline: float) -> None:
         """Find out which of them are over. All of them have to be heard.
 
         Raises:
-            TurnedAway: that can't be found out just now.
+            TurnedAway: that could not be found out before the deadline.
         """
         while unknown := [topic for topic in topics if topic.over is None and topic.heard]:
             # Those who come at the same time ask together.
@@ -67,7 +76,9 @@ class Endings:
             try:
                 await asyncio.shield(self._asking)
             except StoreFailed:
-                raise TurnedAway("redis_away") from None
+                if self._monotonic() >= deadline:
+                    raise TurnedAway("redis_away") from None
+                await asyncio.sleep(_ASK_AGAIN)
 
     def over(self, topics: Iterable[Topic]) -> None:
         """These channels are over, and everybody has been sent that; end the streams that wait for nothing else."""
@@ -111,7 +122,7 @@ class Endings:
                 self._members.end(subscriber, ENDED)
         self._ending.extend(not_begun)
         if self._ending:
-            self._schedule(_RETRY if len(self._ending) == len(not_begun) else 0.0)
+            self._schedule(_LOOK_AGAIN if len(self._ending) == len(not_begun) else 0.0)
 
 
 def _look_at(task: asyncio.Task[None]) -> None:

@@ -1,7 +1,6 @@
 """Streams that go on after the connection to Redis was lost, as if their clients had come back."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from typing import TypeAlias
@@ -25,6 +24,8 @@ logger = logging.getLogger(__name__)
 _AT_ONCE = 100
 """Streams that are joined again in one turn of the event loop."""
 _RETRY = 1.0
+_PATIENCE = 5.0
+"""Seconds for which Redis is asked which channels are over."""
 
 _Key: TypeAlias = tuple[tuple[Topic, ...], Encoding, str, str]
 """What streams have in common that go on alike: also the id from which they do, and the proof in it."""
@@ -103,17 +104,15 @@ class Returning:
             while True:
                 needs: list[tuple[CatchUp, Verify | Find]] = []
                 long_ones: list[_Key] = []
+                await self._know_ends()
                 for key in list(self._interrupted):
                     topics, encoding, left_at, proof = key
-                    if not all(topic.heard for topic in topics):
-                        continue
+                    if not all(topic.heard and topic.over is not None for topic in topics):
+                        continue  # those that have opened meanwhile are next
                     beginning = beginnings.get(key)
                     if beginning is None:
                         beginning = beginnings[key] = Beginning(topics, encoding, Wish(left_at, proof=proof))
                         pin(topics)
-                    # Else it would stay open if its channels have ended meanwhile and nobody can say when.
-                    with contextlib.suppress(TurnedAway):
-                        await self._endings.know(topics)
                     step = await self._serve(key, beginning)
                     if step is None:
                         long_ones.append(key)
@@ -131,6 +130,16 @@ class Returning:
         finally:
             for topics, *_ in beginnings:
                 unpin(topics)
+
+    async def _know_ends(self) -> None:
+        """Find out which channels have ended meanwhile; streams of which that can't be told have to come back."""
+        heard = {topic: None for topics, *_ in self._interrupted for topic in topics if topic.heard}
+        try:
+            await self._endings.know(list(heard), asyncio.get_running_loop().time() + _PATIENCE)
+        except TurnedAway as refusal:
+            for key in list(self._interrupted):
+                if any(topic.over is None for topic in key[0] if topic.heard):
+                    self._close_all(key, refusal.reason)
 
     async def _serve(self, key: _Key, beginning: Beginning) -> Ready | Verify | Find | None:
         """Let those with that key go on; returns a `Ready` if all do, else what is missing (see `Replays.step`)."""
@@ -170,6 +179,9 @@ class Returning:
         try:
             beginning.follow(await self._long.prepare(beginning))
         except TurnedAway as refusal:
-            for subscriber in self._interrupted.pop(key, ()):
-                if subscriber.closed is None:
-                    self._close(subscriber, refusal.reason, refusal.reason)
+            self._close_all(key, refusal.reason)
+
+    def _close_all(self, key: _Key, reason: str) -> None:
+        for subscriber in self._interrupted.pop(key, ()):
+            if subscriber.closed is None:
+                self._close(subscriber, reason, reason)

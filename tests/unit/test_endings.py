@@ -191,6 +191,34 @@ def test_on_another_connection_it_is_asked_again() -> None:
     run(play)
 
 
+@pytest.mark.parametrize("back", [True, False])
+def test_streams_that_go_on_while_redis_cannot_be_asked(back: bool) -> None:
+    """They wait a little, and then have to come back: they could be over, and nobody would tell them."""
+
+    async def play() -> None:
+        entrance = Entrance()
+        streams = [await _open(entrance, "a"), await _open(entrance, "a", "b")]
+        entrance.lose()
+        entrance.asked.is_away = True
+        entrance.open("a", "b")
+        await idle()
+        entrance.asked.is_away = not back
+        entrance.pass_time(6)
+        for _ in range(3):
+            await idle()
+            entrance.others_answer()
+            entrance.pass_time(1)
+        await idle()
+        entrance.publish(("a", "1"))
+        if back:
+            assert [stream.texts for stream in streams] == [["1"], ["1"]]
+        else:
+            assert [stream.texts for stream in streams] == [["gateway.closing"], ["gateway.closing"]]
+            assert len(entrance.members) == 0
+
+    run(play)
+
+
 def test_a_redis_that_cannot_be_asked() -> None:
     async def play() -> None:
         entrance = Entrance()
@@ -198,6 +226,13 @@ def test_a_redis_that_cannot_be_asked() -> None:
         streams = [entrance.enter("a"), entrance.enter("a", last_event_id="2.1.2")]
         await idle()
         entrance.open("a")
+        await idle()
+        assert [stream.refusal for stream in streams] == [None, None], "it is asked again"
+        asked = len(entrance.asked.about_ends)
+        entrance.pass_time(1)
+        await idle()
+        assert len(entrance.asked.about_ends) > asked
+        entrance.pass_time(entrance.settings.subscribe_timeout)
         await idle()
         for stream in streams:
             assert isinstance(stream.refusal, TurnedAway)
