@@ -44,19 +44,16 @@ class Beginning:
         encoding: as given.
         state: what has been found out.
         before: the long replays that it begins with.
+        is_new: its client comes for the first time, and so was never told that a channel is over.
     """
 
     def __init__(self, topics: tuple[Topic, ...], encoding: Encoding, wish: Wish) -> None:
         self.topics = topics
         self.encoding = encoding
         self._wish = wish
+        self.is_new = wish.last_event_id is None
         self.state = CatchUp(topics, wish)
         self.before: list[Prepared] = []
-
-    @property
-    def is_new(self) -> bool:
-        """Whether its client comes for the first time, and so was never told that a channel is over."""
-        return self._wish.last_event_id is None
 
     def follow(self, prepared: Prepared | None) -> None:
         """Go on behind a long replay, as if a client that has had it came back; None: there is none, begin again."""
