@@ -156,11 +156,15 @@ class Admission:
         try:
             if not wish.from_now:
                 return await self._catch_up(subscriber, wish, deadline)
-            await self._until_known(subscriber, deadline)
-            self._flush()
-            if all_over(subscriber.topics) and not wish.told_of_end:
-                raise Over
-            return self._admitted(subscriber, NOTHING)
+            is_sure = False
+            while True:
+                await self._until_known(subscriber, deadline)
+                self._flush()
+                if not all_over(subscriber.topics) or wish.told_of_end:
+                    return self._admitted(subscriber, NOTHING)
+                if is_sure:
+                    raise Over
+                is_sure = await self._has_heard_all(deadline)
         except Over:
             self._members.leave(subscriber, ENDED)
             raise
@@ -182,9 +186,16 @@ class Admission:
             if all(topic.heard and topic.over is not None for topic in subscriber.topics):
                 return
 
+    async def _has_heard_all(self, deadline: float) -> bool:
+        """Hear everything that was published before now: nobody comes back who was told that a channel is over."""
+        async with asyncio.timeout_at(deadline):
+            await self._inquiry.hear_all()
+        return True
+
     async def _catch_up(self, subscriber: Subscriber, wish: Wish, deadline: float) -> bytes:
         patience = self._settings.subscribe_timeout
         beginning = Beginning(subscriber.topics, subscriber.encoding, wish)
+        is_sure = False
         pin(subscriber.topics)
         try:
             while True:
@@ -197,7 +208,10 @@ class Admission:
                 if isinstance(step, Ready):
                     has_all = not step.events and not beginning.before
                     if has_all and all_over(subscriber.topics) and not wish.told_of_end:
-                        raise Over
+                        if is_sure:
+                            raise Over
+                        is_sure = await self._has_heard_all(deadline)
+                        continue
                     return self._admitted(subscriber, step, beginning)
                 is_late = self._monotonic() >= deadline or len(beginning.before) == _MOST_LONG_REPLAYS
                 if subscriber.closed is not None or is_late:

@@ -42,6 +42,11 @@ class Inquiry:
         """What was missed up to now; or what has to be found out to say it."""
         return state.plan(self._listening, self._limits, self._searches.take)
 
+    async def hear_all(self) -> None:
+        """Wait until everything has been heard that was published before now; not if Redis refuses to count."""
+        with contextlib.suppress(NotCounted):
+            await self._clock.verify()
+
     async def satisfy(self, needs: Sequence[tuple[CatchUp, Need]]) -> None:
         """Find out what several streams, or groups of them, need; together."""
         epoch = self._listening.epoch

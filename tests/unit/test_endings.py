@@ -64,6 +64,9 @@ def test_whoever_comes_to_what_is_over() -> None:
         for wish in (Wish(), Wish(holder.last_event_id)):
             stream = Stream(entrance, ["a"], wish)
             await idle()
+            assert (stream.refusal, stream.begun) == (None, False), "it may have been published to, and not heard yet"
+            entrance.asked.verifying.pop().set_result(None)
+            await idle()
             assert isinstance(stream.refusal, Over)
         assert entrance.metrics.streams_closed == {"ended": 2}
         told = Stream(entrance, ["a"], Wish(told_of_end=True))
@@ -75,6 +78,42 @@ def test_whoever_comes_to_what_is_over() -> None:
         again = entrance.enter("a", "c", last_event_id=holder.last_event_id)
         await idle()
         assert (again.texts, again.begun) == ([], True), "it knows already"
+
+    run(play)
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_what_was_published_just_before_is_heard_first(returns: bool) -> None:
+    """Nobody comes back who was told that it is over."""
+
+    async def play() -> None:
+        entrance = Entrance()
+        holder = await _open(entrance, "a", "b")
+        entrance.end("a")
+        stream = entrance.enter("a", last_event_id=holder.last_event_id if returns else None)
+        await idle()
+        entrance.topic("a").over = False
+        entrance.publish(("a", "again"))
+        entrance.asked.verifying.pop().set_result(None)
+        await idle()
+        entrance.publish(("a", "and again"))
+        assert stream.texts == (["again", "and again"] if returns else ["and again"])
+
+    run(play)
+
+
+def test_nobody_waits_for_a_tick_forever() -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        entrance.asked.ended = {"a"}
+        holder = await _open(entrance, "a", "b")
+        streams = [entrance.enter("a"), entrance.enter("a", last_event_id=holder.last_event_id)]
+        await idle()
+        entrance.pass_time(entrance.settings.subscribe_timeout)
+        await idle()
+        for stream in streams:
+            assert isinstance(stream.refusal, TurnedAway)
+        assert len(entrance.members) == 1
 
     run(play)
 
