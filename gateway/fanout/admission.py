@@ -243,10 +243,7 @@ class Admission:
         encoding = subscriber.encoding
         last = step.piece + self._replays.opened(subscriber.topics, encoding, suffix)
         if any(topic.over for topic in subscriber.topics):
-            was_told = beginning is not None and not beginning.is_new
-            has_all = not step.events and not before
-            if not was_told or (has_all and all_over(subscriber.topics)):
-                last += self._replays.ended(subscriber.topics, encoding, suffix)
+            last += self._replays.ended(beginning or Beginning(subscriber.topics, encoding, Wish()), step, suffix)
             self._endings.look_at(subscriber)
         if beginning is not None and before and subscriber.closed is None:
             pieces = chain(beginning.pieces(), [Piece(self.long.room, last)])

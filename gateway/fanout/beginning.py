@@ -21,11 +21,13 @@ class Ready(NamedTuple):
         piece: the bytes.
         events: how many, gaps included.
         gaps: the reasons of those that are gaps.
+        ends: the channels of which it says that they are over.
     """
 
     piece: bytes
     events: int
     gaps: tuple[str, ...] = ()
+    ends: frozenset[str] = frozenset()
 
 
 NOTHING = Ready(b"", 0)
@@ -71,3 +73,8 @@ class Beginning:
 def gap_reasons(replayed: Iterable[Replayed]) -> list[str]:
     """Of the gaps among these events."""
     return [orjson.loads(each.event.data)["reason"] for each in replayed if each.id is None]
+
+
+def channels_over(replayed: Iterable[Replayed]) -> frozenset[str]:
+    """Those whose end is among these events."""
+    return frozenset(each.channel for each in replayed if each.event.is_end)

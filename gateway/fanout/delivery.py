@@ -271,4 +271,5 @@ class Delivery:
             def newest(one: Subscriber = some[0][0]) -> bytes:
                 return encoding.join(bodies[-1:], one.suffix.on_all(ids_of(one.topics)[-1:]))
 
-            self._queues.add_run(some, pieces[alike], run.channel, len(bodies), newest)
+            ends = any(event.is_end for event in run.events)
+            self._queues.add_run(some, pieces[alike], run.channel, len(bodies), newest, ends)

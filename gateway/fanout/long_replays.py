@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from gateway.fanout.beginning import Beginning, gap_reasons
+from gateway.fanout.beginning import Beginning, channels_over, gap_reasons
 from gateway.fanout.encodings import Encoding
 from gateway.fanout.gate import Gate
 from gateway.fanout.inquiry import Inquiry
@@ -162,6 +162,7 @@ class LongReplays:
         prepared.add(encoding.encode(portion))
         prepared.events += len(portion)
         prepared.gaps += gap_reasons(portion)
+        prepared.ends |= channels_over(portion)
 
 
 def _is_short(need: Older, state: CatchUp) -> bool:

@@ -16,16 +16,18 @@ class Prepared:
     Attributes:
         events: how many, gaps included.
         gaps: the reasons of those that are gaps.
+        ends: the channels of which it says that they are over.
         left_at: as given.
     """
 
-    __slots__ = ("__weakref__", "_pieces", "_room", "events", "gaps", "left_at")
+    __slots__ = ("__weakref__", "_pieces", "_room", "ends", "events", "gaps", "left_at")
 
     def __init__(self, room: Unsent, left_at: str) -> None:
         self._room = room
         self._pieces: list[Piece] = []
         self.events = 0
         self.gaps: list[str] = []
+        self.ends: frozenset[str] = frozenset()
         self.left_at = left_at
 
     def add(self, piece: bytes) -> None:

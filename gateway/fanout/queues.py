@@ -49,12 +49,31 @@ class Queues:
         self, behind: list[Behind], encoding: Encoding, piece: bytes, channel: str, events: list[Replayed]
     ) -> None:
         """Let events of one channel wait that many share."""
-        self.add_run(behind, piece, channel, len(events), lambda: encoding.encode(events[-1:]))
+        ends = any(each.event.is_end for each in events)
+        self.add_run(behind, piece, channel, len(events), lambda: encoding.encode(events[-1:]), ends)
 
     def add_run(
-        self, behind: list[Behind], piece: bytes, channel: str, events: int, newest: Callable[[], bytes]
+        self,
+        behind: list[Behind],
+        piece: bytes,
+        channel: str,
+        events: int,
+        newest: Callable[[], bytes],
+        ends: bool,
     ) -> None:
-        """Let events of one channel wait; `newest` is to give the last of them alone."""
+        """Let events of one channel wait.
+
+        Args:
+            behind: those who did not take all of the piece.
+            piece: the events.
+            channel: theirs.
+            events: how many.
+            newest: gives the last of them alone.
+            ends: whether the channel's end is among them. No policy drops that, nor anything in favour of it.
+        """
+        if ends:
+            self.add(behind, piece, "", events, "disconnect")
+            return
         policy = self._policies.of(channel)
         if policy == "latest" and events > 1:
             begun = [each for each in behind if each[1] != QUEUE]

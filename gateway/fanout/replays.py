@@ -4,7 +4,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable
 
-from gateway.fanout.beginning import Beginning, Ready, gap_reasons
+from gateway.fanout.beginning import Beginning, Ready, channels_over, gap_reasons
 from gateway.fanout.encodings import Encoding
 from gateway.fanout.in_band import ended, opened
 from gateway.fanout.inquiry import Inquiry
@@ -116,10 +116,24 @@ class Replays:
             piece = known[1][number] = encoding.encode([Replayed("", opened(topics, retry), id_)])
         return piece
 
-    def ended(self, topics: tuple[Topic, ...], encoding: Encoding, suffix: Suffix) -> bytes:
-        """`gateway.ended` for each of them that is over."""
+    def ended(self, beginning: Beginning, step: Ready, suffix: Suffix) -> bytes:
+        """`gateway.ended` for each channel that is over, where its client doesn't know.
+
+        That is a new client, one that may have missed it in a gap, and one whose stream would end without it.
+        """
+        topics = beginning.topics
+        parts: list[Ready | Prepared] = [*beginning.before, step]
+        if not beginning.is_new and not all(topic.over for topic in topics) and not any(each.gaps for each in parts):
+            return b""
+        told = frozenset().union(*[each.ends for each in parts])
         id_ = self._listening.id_of(topics, suffix)
-        return encoding.encode([Replayed(topic.name, ended(topic.name), id_) for topic in topics if topic.over])
+        return beginning.encoding.encode(
+            [
+                Replayed(topic.name, ended(topic.name), id_)
+                for topic in topics
+                if topic.over and topic.name not in told
+            ]
+        )
 
     def sweep(self) -> None:
         """Forget; to be called every second or so."""
@@ -129,4 +143,4 @@ class Replays:
 def _ready(replay: Replay, encoding: Encoding) -> Ready:
     replayed = list(replay)
     piece = encoding.encode(replayed) if replayed else b""
-    return Ready(piece, len(replayed), tuple(gap_reasons(replayed)))
+    return Ready(piece, len(replayed), tuple(gap_reasons(replayed)), channels_over(replayed))

@@ -164,8 +164,9 @@ class Returning:
 
     def _send(self, subscribers: list[Subscriber], beginning: Beginning, step: Ready) -> None:
         open_ = self._replays.opened(beginning.topics, beginning.encoding, beginning.state.suffix)
+        over = self._replays.ended(beginning, step, beginning.state.suffix)
         # One piece for all: it waits where these streams' other events wait.
-        piece = b"".join([*[each.data for each in beginning.pieces()], step.piece, open_])
+        piece = b"".join([*[each.data for each in beginning.pieces()], step.piece, open_, over])
         parts: list[Ready | Prepared] = [*beginning.before, step]
         still_there = [subscriber for subscriber in subscribers if subscriber.closed is None]
         for part in parts:

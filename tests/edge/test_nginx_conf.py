@@ -41,6 +41,12 @@ def test_without_workers_a_stream_ends_cleanly(tmp_path: Path, method: str, path
         assert transient(response.text)[::2] == ("no_worker", None)
 
 
+@pytest.mark.parametrize("query", ["channel=a&end=abort", "end=abort&channel=a"])
+def test_without_workers_a_client_that_takes_a_clean_end_for_the_last_gets_none(tmp_path: Path, query: str) -> None:
+    with nginx_alone(tmp_path) as nginx, pytest.raises(httpx.TransportError):
+        httpx.get(f"{nginx.url}/events?{query}")
+
+
 @pytest.mark.parametrize(
     ("sent", "told"),
     [

@@ -151,6 +151,43 @@ def test_a_slow_client_gets_everything_before_the_end() -> None:
     run(play)
 
 
+@pytest.mark.parametrize("last_event_id", ["junk", "2.0.0"])
+def test_whoever_comes_with_an_id_that_says_nothing_is_told(last_event_id: str) -> None:
+    async def play() -> None:
+        entrance = Entrance()
+        await _open(entrance, "a", "b")
+        entrance.end("a")
+        stream = entrance.enter("a", last_event_id=last_event_id)
+        for _ in range(4):
+            await idle()
+            for verifying in entrance.asked.verifying:
+                if not verifying.done():
+                    verifying.set_result(None)
+            entrance.others_answer()
+        assert stream.texts == ["gateway.gap", "gateway.ended"]
+        assert stream.socket.ended == "cleanly"
+
+    run(play)
+
+
+def test_no_policy_drops_the_end_or_anything_for_it() -> None:
+    async def play() -> None:
+        entrance = Entrance(overflow="latest")
+        one, both = await _open(entrance, "a"), await _open(entrance, "a", "b")
+        for stream in (one, both):
+            stream.socket.full = True
+        for number in range(5):
+            entrance.publish(("a", str(number)))
+        entrance.end("a")
+        await idle()
+        for stream in (one, both):
+            stream.socket.full = False
+            stream.socket.drain()
+            assert stream.texts[-2:] == ["4", "gateway.ended"]
+
+    run(play)
+
+
 def test_whoever_missed_much_is_told_of_the_end_once() -> None:
     async def play() -> None:
         entrance = Entrance(history_events=5000, queue_events=5000)
