@@ -6,7 +6,6 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.authority import has_keys
-from gateway.fanout.quotas import Quotas
 from gateway.memory.event import Undeliverable, check_publishable
 from gateway.memory.names import BadName, check_channel
 from gateway.metrics import Metrics
@@ -18,6 +17,7 @@ from gateway.web.origins import Origins, is_own
 from gateway.web.path import channel_in_path
 from gateway.web.problem import Problem
 from gateway.web.stream_request import query_pairs
+from gateway.web.subject_rate import SubjectRate
 
 
 class Publish:
@@ -33,7 +33,9 @@ class Publish:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
-        self._rates = Quotas(0, settings.subject_publish_rate, 0, 0.0, clock)
+        self._rate = SubjectRate(
+            settings.subject_publish_rate, "subject_publish_rate", "publishes more than {rate} messages", clock
+        )
         self._guard = guard
         self._publisher = publisher
         self._origins = origins
@@ -55,13 +57,7 @@ class Publish:
             raise Problem(400, f"{error}.") from None
         if self._guard is not None:
             grant = await self._guard.publisher(scope, channel)
-            if self._rates.enabled and self._rates.exceeded(grant.sub or "", ()):
-                raise Problem(
-                    429,
-                    f"{grant.sub!r} publishes more than {settings.subject_publish_rate:g} messages per second "
-                    "(setting subject_publish_rate).",
-                    {"Retry-After": "1"},
-                )
+            self._rate.take(grant.sub)
         with Body(settings.max_bodies_bytes, self._metrics) as body:
             try:
                 payload = await body.read(scope, receive, settings.max_payload_bytes, "max_payload_bytes")
@@ -79,7 +75,7 @@ class Publish:
 
     def sweep(self) -> None:
         """Forget who hasn't published lately; to be called every second or so."""
-        self._rates.sweep()
+        self._rate.sweep()
 
     async def _publish(self, channel: str, payload: bytes, durable: bool) -> dict[str, object]:
         settings = self._settings

@@ -7,7 +7,6 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.tickets import Tickets, TooLarge
-from gateway.fanout.quotas import Quotas
 from gateway.metrics import Metrics
 from gateway.ports import StoreFailed
 from gateway.settings import Settings
@@ -15,6 +14,7 @@ from gateway.web.body import Body, ClientGone
 from gateway.web.guard import Guard
 from gateway.web.problem import Problem
 from gateway.web.stream_request import json_object, topics_from_json
+from gateway.web.subject_rate import SubjectRate
 
 _USUAL_SECONDS = 60.0
 _SHORTEST_SECONDS = 1.0
@@ -34,7 +34,9 @@ class MakeTicket:
         self._settings = settings
         self._tickets = tickets
         self._guard = guard
-        self._rates = Quotas(0, settings.subject_ticket_rate, 0, 0.0, clock)
+        self._rate = SubjectRate(
+            settings.subject_ticket_rate, "subject_ticket_rate", "asks for more than {rate} tickets", clock
+        )
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,13 +51,7 @@ class MakeTicket:
         value = json_object(content)
         request, seconds = topics_from_json(settings, value), _seconds(settings, value)
         grant = await self._guard.ticket_owner(scope, request)
-        if self._rates.enabled and self._rates.exceeded(grant.sub or "", ()):
-            raise Problem(
-                429,
-                f"{grant.sub!r} asks for more than {settings.subject_ticket_rate:g} tickets per second (setting "
-                "subject_ticket_rate).",
-                {"Retry-After": "1"},
-            )
+        self._rate.take(grant.sub)
         try:
             ticket = await self._tickets.make(grant, request.channels, request.patterns, seconds)
         except TooLarge:
@@ -72,7 +68,7 @@ class MakeTicket:
 
     def sweep(self) -> None:
         """Forget who hasn't asked lately; to be called every second or so."""
-        self._rates.sweep()
+        self._rate.sweep()
 
 
 def _seconds(settings: Settings, value: dict[str, Any]) -> float:
