@@ -75,7 +75,7 @@ def _envelope(text: str) -> dict[str, Any] | None:
         json.dumps(value, ensure_ascii=False).encode()  # no surrogates
     except (ValueError, RecursionError):
         return None
-    if _depth(value) > _MOST_READ:
+    if depth(value) > _MOST_READ:
         return None
     if {"event", "data"} <= value.keys() <= _KEYS:
         return value  # type: ignore[no-any-return]
@@ -97,7 +97,7 @@ def _of_envelope(envelope: dict[str, Any]) -> Delivered | Rejected:
     if type(retry) is not int or not 0 <= retry <= 86_400_000 or not isinstance(envelope.get("comment", ""), str):
         return Rejected("bad_envelope")
     data = envelope["data"]
-    if not isinstance(data, str) and _depth(data) > _MOST_WRITTEN:
+    if not isinstance(data, str) and depth(data) > _MOST_WRITTEN:
         return Rejected("bad_envelope")
     return Delivered(_lines(data) if isinstance(data, str) else data, not isinstance(data, str), type_, own_id)
 
@@ -107,13 +107,13 @@ def _lines(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _depth(value: Any) -> int:
+def depth(value: Any) -> int:
     """How many containers lie within each other."""
-    depth, level = 0, [value]
+    found, level = 0, [value]
     while level := [each for each in level if isinstance(each, dict | list)]:
-        depth += 1
+        found += 1
         level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
-    return depth
+    return found
 
 
 def _float(text: str) -> float:

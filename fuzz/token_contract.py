@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fuzz.contract import depth
 from fuzz.token_keys import ALGORITHMS, verifies
 
 PUBLIC = "open."
@@ -171,7 +172,7 @@ def _object(content: bytes | None, doubt: Doubt) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     doubt.unless(_is_utf8(content))
-    doubt.unless(_depth(value) <= _DEPTH)
+    doubt.unless(depth(value) <= _DEPTH)
     return value if isinstance(value, dict) else None
 
 
@@ -240,11 +241,3 @@ def _is_utf8(content: bytes) -> bool:
         return json.detect_encoding(content) == "utf-8" and bool(content.decode())
     except UnicodeDecodeError:
         return False
-
-
-def _depth(value: Any) -> int:
-    depth, level = 0, [value]
-    while level := [each for each in level if isinstance(each, dict | list)]:
-        depth += 1
-        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
-    return depth
